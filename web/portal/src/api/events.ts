@@ -1,0 +1,191 @@
+import type { QueryClient } from "@tanstack/react-query";
+import { useSyncExternalStore } from "react";
+import { keys } from "./queries";
+import type { AddressRow, Machine, MachineEvent, Operation } from "./types";
+
+/** What the event stream tells us, already told apart. */
+export type PortalEvent =
+  | { type: "operation"; data: Operation }
+  | { type: "machine"; data: MachineEvent }
+  | { type: "address"; data: AddressRow }
+  | { type: "node" }
+  | { type: "reset" };
+
+export const EVENT_TYPES = ["operation", "machine", "address", "node", "reset"] as const;
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+function isOperation(value: unknown): value is Operation {
+  return isRecord(value) && typeof value["id"] === "string" && Array.isArray(value["steps"]);
+}
+function isMachineEvent(value: unknown): value is MachineEvent {
+  return isRecord(value) && typeof value["kind"] === "string" && isRecord(value["vm"]) && typeof value["vm"]["ID"] === "string";
+}
+function isAddress(value: unknown): value is AddressRow {
+  return isRecord(value) && typeof value["ip"] === "string" && typeof value["status"] === "string";
+}
+
+/** Reads one message of the stream; null for what this version does not know. */
+export function parseEvent(type: string, text: string): PortalEvent | null {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  switch (type) {
+    case "operation":
+      return isOperation(data) ? { type, data } : null;
+    case "machine":
+      return isMachineEvent(data) ? { type, data } : null;
+    case "address":
+      return isAddress(data) ? { type, data } : null;
+    case "node":
+    case "reset":
+      return { type };
+    default:
+      return null;
+  }
+}
+
+function rank(operation: Operation): number {
+  const settled = operation.state === "succeeded" || operation.state === "failed";
+  const moved = operation.steps.reduce((sum, step) => {
+    if (step.state === "pending") return sum;
+    return sum + (step.state === "running" ? 1 : step.state === "undoing" ? 3 : step.state === "undone" ? 4 : 2);
+  }, 0);
+  return (settled ? 1000 : operation.state === "running" ? 1 : 0) + moved;
+}
+
+/** A late answer or a replayed event must never take an operation back. */
+export function newer(before: Operation | undefined, next: Operation): Operation {
+  return before !== undefined && rank(before) > rank(next) ? before : next;
+}
+
+function settled(operation: Operation): boolean {
+  return operation.state === "succeeded" || operation.state === "failed";
+}
+
+/** Applies one event to the cache. Lists that were never loaded stay unloaded. */
+export function applyEvent(client: QueryClient, event: PortalEvent): void {
+  switch (event.type) {
+    case "operation": {
+      const operation = event.data;
+      client.setQueryData<Operation>(keys.operation(operation.id), (before) => newer(before, operation));
+      client.setQueryData<Operation[]>(keys.operations, (list) => {
+        if (list === undefined) return undefined;
+        return list.some((item) => item.id === operation.id)
+          ? list.map((item) => (item.id === operation.id ? newer(item, operation) : item))
+          : [operation, ...list];
+      });
+      if (settled(operation)) {
+        // Capacity, quota and placement changed, whichever way it ended.
+        void client.invalidateQueries({ queryKey: keys.catalog });
+        void client.invalidateQueries({ queryKey: ["placement"] });
+        void client.invalidateQueries({ queryKey: ["nodes"] });
+      }
+      return;
+    }
+    case "machine": {
+      const { kind, vm } = event.data;
+      if (kind === "deleted") {
+        client.setQueryData<Machine[]>(keys.machines, (list) => list?.filter((item) => item.ID !== vm.ID));
+        void client.invalidateQueries({ queryKey: keys.machine(vm.ID) });
+        return;
+      }
+      client.setQueryData<Machine>(keys.machine(vm.ID), vm);
+      client.setQueryData<Machine[]>(keys.machines, (list) => {
+        if (list === undefined) return undefined;
+        return list.some((item) => item.ID === vm.ID)
+          ? list.map((item) => (item.ID === vm.ID ? vm : item))
+          : [vm, ...list];
+      });
+      return;
+    }
+    case "address": {
+      const row = event.data;
+      client.setQueryData<AddressRow[]>(keys.addresses, (list) =>
+        list?.map((item) => (item.ip === row.ip ? row : item)),
+      );
+      return;
+    }
+    case "node":
+      void client.invalidateQueries({ queryKey: ["nodes"] });
+      void client.invalidateQueries({ queryKey: keys.catalog });
+      return;
+    case "reset":
+      void client.invalidateQueries();
+      return;
+  }
+}
+
+export type StreamState = "connecting" | "live" | "polling";
+
+let state: StreamState = "connecting";
+const listeners = new Set<() => void>();
+
+function setState(next: StreamState): void {
+  if (state === next) return;
+  state = next;
+  for (const listener of listeners) listener();
+}
+
+const RECONNECT_MS = 5_000;
+export const POLL_MS = 5_000;
+
+/** Opens the one stream of this tab; returns what closes it. */
+export function openStream(client: QueryClient, make: (url: string) => EventSource = (url) => new EventSource(url)): () => void {
+  let source: EventSource | null = null;
+  let timer: ReturnType<typeof setTimeout> | null = null;
+  let lost = false;
+  let closed = false;
+
+  const connect = () => {
+    const current = make("/api/events");
+    source = current;
+    current.onopen = () => {
+      setState("live");
+      // Whatever happened while the stream was down is not replayed for certain.
+      if (lost) void client.invalidateQueries();
+      lost = false;
+    };
+    current.onerror = () => {
+      lost = true;
+      setState("polling");
+      // The browser retries by itself unless the server refused the request.
+      if (current.readyState === 2 && !closed) {
+        current.close();
+        timer = setTimeout(connect, RECONNECT_MS);
+      }
+    };
+    for (const type of EVENT_TYPES) {
+      current.addEventListener(type, (message: MessageEvent<string>) => {
+        const event = parseEvent(type, message.data);
+        if (event) applyEvent(client, event);
+      });
+    }
+  };
+  connect();
+
+  return () => {
+    closed = true;
+    if (timer) clearTimeout(timer);
+    source?.close();
+    setState("connecting");
+  };
+}
+
+function subscribe(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export function useStreamState(): StreamState {
+  return useSyncExternalStore(subscribe, () => state);
+}
+
+/** For live queries: the stream does the work, and polling takes over while it is down. */
+export function usePollInterval(): number | false {
+  return useStreamState() === "polling" ? POLL_MS : false;
+}

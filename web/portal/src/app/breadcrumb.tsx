@@ -1,0 +1,60 @@
+import { useQueryClient } from "@tanstack/react-query";
+import { Link, useLocation } from "@tanstack/react-router";
+import { keys } from "~/api/queries";
+import type { Machine, Operation } from "~/api/types";
+import { shortId } from "~/ui/format";
+import { ADMIN_NAV, MAIN_NAV } from "./nav";
+
+/** Where we are, from the path and what the cache knows about it. */
+export function Breadcrumb() {
+  const { pathname } = useLocation();
+  const client = useQueryClient();
+  const [section = "", id] = pathname.split("/").filter((part) => part !== "");
+  const top = [...MAIN_NAV, ...ADMIN_NAV].find((item) => item.to === `/${section}`);
+
+  const parent: { to: "/machines" | "/access" | "/nodes" | "/addresses" | "/activity" | "/traces"; label: string } | null =
+    section === "operations" ? { to: "/machines", label: "Machines" } : top ? { to: top.to, label: top.label } : null;
+  if (parent === null) return null;
+
+  let leaf: string | null = null;
+  if (id !== undefined) {
+    if (section === "machines") {
+      leaf =
+        id === "new"
+          ? "New"
+          : (client.getQueryData<Machine>(keys.machine(id))?.hostname ??
+            client.getQueryData<Machine[]>(keys.machines)?.find((machine) => machine.ID === id)?.hostname ??
+            shortId(id));
+    } else if (section === "operations") {
+      leaf = client.getQueryData<Operation>(keys.operation(id))?.target_label ?? shortId(id);
+    } else {
+      leaf = shortId(id);
+    }
+  }
+
+  return (
+    <nav aria-label="Breadcrumb" className="min-w-0 text-sm">
+      <ol className="flex min-w-0 items-center gap-2">
+        <li className="shrink-0">
+          {leaf === null ? (
+            <span className="font-medium">{parent.label}</span>
+          ) : (
+            <Link to={parent.to} className="rounded-sm text-muted hover:text-fg">
+              {parent.label}
+            </Link>
+          )}
+        </li>
+        {leaf !== null ? (
+          <li className="flex min-w-0 items-center gap-2">
+            <span aria-hidden="true" className="text-faint">
+              /
+            </span>
+            <span aria-current="page" className="truncate font-medium">
+              {leaf}
+            </span>
+          </li>
+        ) : null}
+      </ol>
+    </nav>
+  );
+}

@@ -1,0 +1,215 @@
+import type { QueryClient } from "@tanstack/react-query";
+import {
+  createRootRouteWithContext,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  Outlet,
+  redirect,
+} from "@tanstack/react-router";
+import { ApiError } from "~/api/client";
+import { queries } from "~/api/queries";
+import { Forbidden, NotFound, RouteError, Splash } from "./fallbacks";
+import { Shell } from "./shell";
+
+interface Context {
+  client: QueryClient;
+}
+
+/** Only a path of our own may be a target after signing in. */
+export function safeNext(value: unknown): string | undefined {
+  return typeof value === "string" && /^\/(?![/\\])/.test(value) ? value : undefined;
+}
+
+const rootRoute = createRootRouteWithContext<Context>()({ component: Outlet });
+
+const authSearch = (search: Record<string, unknown>): { next?: string } => {
+  const next = safeNext(search["next"]);
+  return next === undefined ? {} : { next };
+};
+
+const signInRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/sign-in",
+  validateSearch: authSearch,
+  beforeLoad: async ({ context }) => {
+    const status = await context.client.ensureQueryData(queries.setup()).catch(() => null);
+    if (status?.needs_admin_setup) throw redirect({ to: "/register" });
+  },
+  component: lazyRouteComponent(() => import("~/features/auth/sign-in"), "SignIn"),
+});
+
+const registerRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/register",
+  validateSearch: authSearch,
+  beforeLoad: async ({ context }) => {
+    await context.client.ensureQueryData(queries.setup()).catch(() => null);
+  },
+  component: lazyRouteComponent(() => import("~/features/auth/register"), "Register"),
+});
+
+/** Everything below needs a session. */
+const sessionRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  id: "session",
+  beforeLoad: async ({ context, location }) => {
+    try {
+      const me = await context.client.ensureQueryData(queries.me());
+      return { me };
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) {
+        throw redirect({ to: "/sign-in", search: location.pathname === "/" ? {} : { next: location.href } });
+      }
+      throw error;
+    }
+  },
+  component: Shell,
+});
+
+const indexRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/machines" });
+  },
+});
+
+const machinesRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/machines",
+  loader: ({ context }) => {
+    void context.client.prefetchQuery(queries.machines());
+    void context.client.prefetchQuery(queries.catalog());
+  },
+  component: lazyRouteComponent(() => import("~/features/machines/list"), "MachinesPage"),
+});
+
+const createMachineRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/machines/new",
+  validateSearch: (search: Record<string, unknown>): { retry?: true } => (search["retry"] === true ? { retry: true } : {}),
+  loader: ({ context }) => {
+    void context.client.prefetchQuery(queries.catalog());
+  },
+  component: lazyRouteComponent(() => import("~/features/machines/create"), "CreateMachinePage"),
+});
+
+const machineRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/machines/$machineId",
+  loader: ({ context, params }) => {
+    void context.client.prefetchQuery(queries.machine(params.machineId));
+  },
+  component: lazyRouteComponent(() => import("~/features/machines/detail"), "MachinePage"),
+});
+
+const operationRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/operations/$operationId",
+  loader: ({ context, params }) => {
+    void context.client.prefetchQuery(queries.operation(params.operationId));
+  },
+  component: lazyRouteComponent(() => import("~/features/operations/page"), "OperationPage"),
+});
+
+const accessRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/access",
+  loader: ({ context }) => {
+    void context.client.prefetchQuery(queries.tokens());
+    void context.client.prefetchQuery(queries.sessions());
+  },
+  component: lazyRouteComponent(() => import("~/features/access/page"), "AccessPage"),
+});
+
+const adminRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  id: "admin",
+  component: function Admin() {
+    const { me } = adminRoute.useRouteContext();
+    return me.is_admin ? <Outlet /> : <Forbidden />;
+  },
+});
+
+const nodesRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/nodes",
+  component: lazyRouteComponent(() => import("~/features/nodes/page"), "NodesPage"),
+});
+
+const addressesRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/addresses",
+  component: lazyRouteComponent(() => import("~/features/addresses/page"), "AddressesPage"),
+});
+
+const activityRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/activity",
+  component: lazyRouteComponent(() => import("~/features/activity/page"), "ActivityPage"),
+});
+
+const tracesRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/traces",
+  component: lazyRouteComponent(() => import("~/features/traces/list"), "TracesPage"),
+});
+
+const traceRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/traces/$traceId",
+  component: lazyRouteComponent(() => import("~/features/traces/page"), "TracePage"),
+});
+
+const operationTraceRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/operations/$operationId/trace",
+  component: lazyRouteComponent(() => import("~/features/traces/page"), "OperationTracePage"),
+});
+
+const galleryRoutes = import.meta.env.DEV
+  ? [
+      createRoute({
+        getParentRoute: () => rootRoute,
+        path: "/ui",
+        component: lazyRouteComponent(() => import("~/features/gallery/page"), "GalleryPage"),
+      }),
+    ]
+  : [];
+
+const routeTree = rootRoute.addChildren([
+  signInRoute,
+  registerRoute,
+  ...galleryRoutes,
+  sessionRoute.addChildren([
+    indexRoute,
+    machinesRoute,
+    createMachineRoute,
+    machineRoute,
+    operationRoute,
+    operationTraceRoute,
+    accessRoute,
+    adminRoute.addChildren([nodesRoute, addressesRoute, activityRoute, tracesRoute, traceRoute]),
+  ]),
+]);
+
+export function makeRouter(client: QueryClient) {
+  return createRouter({
+    routeTree,
+    context: { client },
+    defaultPreload: "intent",
+    defaultPreloadStaleTime: 0,
+    scrollRestoration: true,
+    defaultPendingComponent: Splash,
+    defaultPendingMs: 300,
+    defaultNotFoundComponent: NotFound,
+    defaultErrorComponent: RouteError,
+  });
+}
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: ReturnType<typeof makeRouter>;
+  }
+}
