@@ -1,0 +1,179 @@
+//! From what a service does to the subjects it may use.
+//!
+//! The rights are the least with which the calls of this crate work against nats-server 2.15, found
+//! by taking one away at a time:
+//!
+//! | To | publish | subscribe |
+//! |---|---|---|
+//! | be connected | `_INBOX_<name>.>` (proof that a subscription is live) | `_INBOX_<name>.>` |
+//! | serve | answers only, each once, by the server's `resp` rule | `nimbus.v1.rpc.<service>.*`, `$SRV.*`, `$SRV.*.<service>`, `$SRV.*.<service>.*` |
+//! | call | the method's subject | |
+//! | publish events | the events' subjects, `$JS.API.STREAM.CREATE.EVENTS` | |
+//! | follow events | `$JS.API.STREAM.{CREATE,INFO}.EVENTS`, `$JS.API.CONSUMER.CREATE.EVENTS.*.<pattern>`, `$JS.API.CONSUMER.MSG.NEXT.EVENTS.*` | |
+//! | push work | the queue's subject, `$JS.API.STREAM.CREATE.WORK_<queue>` | |
+//! | pull work | `$JS.API.STREAM.CREATE.WORK_<queue>`, `$JS.API.CONSUMER.CREATE.WORK_<queue>.workers`, `$JS.API.CONSUMER.MSG.NEXT.WORK_<queue>.workers`, `$JS.ACK.WORK_<queue>.workers.>` | |
+//! | hold leases | `$KV.leases.<name>.>`, `$JS.API.STREAM.CREATE.KV_leases`, `$JS.API.DIRECT.GET.KV_leases.$KV.leases.<name>.>` | `$KV.leases.<name>.>` |
+//!
+//! Creating a stream that exists changes nothing, so that right lets nobody alter one. Following
+//! several patterns with one consumer needs `$JS.API.CONSUMER.CREATE.EVENTS.*`, whose subject does
+//! not name them: a service with more than one pattern can therefore follow every event.
+
+use crate::authority::User;
+use crate::bus::inbox_prefix;
+use crate::jetstream::{EVENTS, LEASES, LEASES_STREAM, WORKERS, work_stream};
+use crate::method::{Method, Work};
+
+/// What a service does on the bus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Services whose methods it answers.
+    pub serves: Vec<String>,
+    /// Subjects of the methods it calls.
+    pub calls: Vec<String>,
+    /// Subjects of the events it publishes, with wildcards: `nimbus.v1.event.machine.>`.
+    pub events_publish: Vec<String>,
+    /// Subjects of the events it follows, with wildcards.
+    pub events_subscribe: Vec<String>,
+    /// Queues it puts work into.
+    pub work_push: Vec<String>,
+    /// Queues it takes work from.
+    pub work_pull: Vec<String>,
+    /// Whether it holds leases; their names begin with its own and a dot.
+    pub leases: bool,
+}
+
+impl Grants {
+    /// Adds answering the methods of `service`.
+    #[must_use]
+    pub fn serving(mut self, service: &str) -> Self {
+        self.serves.push(service.to_owned());
+        self
+    }
+
+    /// Adds calling one method.
+    #[must_use]
+    pub fn calling<M: Method>(mut self) -> Self {
+        self.calls.push(M::subject());
+        self
+    }
+
+    /// Adds publishing every event of a domain.
+    #[must_use]
+    pub fn publishing(mut self, domain: &str) -> Self {
+        self.events_publish.push(format!("nimbus.v1.event.{domain}.>"));
+        self
+    }
+
+    /// Adds following the events of a pattern.
+    #[must_use]
+    pub fn following(mut self, pattern: &str) -> Self {
+        self.events_subscribe.push(pattern.to_owned());
+        self
+    }
+
+    /// Adds putting work into a queue.
+    #[must_use]
+    pub fn pushing<W: Work>(mut self) -> Self {
+        self.work_push.push(W::QUEUE.to_owned());
+        self
+    }
+
+    /// Adds taking work from a queue.
+    #[must_use]
+    pub fn pulling<W: Work>(mut self) -> Self {
+        self.work_pull.push(W::QUEUE.to_owned());
+        self
+    }
+
+    /// Adds holding leases.
+    #[must_use]
+    pub fn leasing(mut self) -> Self {
+        self.leases = true;
+        self
+    }
+}
+
+/// The user of a service that does exactly this.
+#[must_use]
+pub fn service_user(name: &str, grants: &Grants) -> User {
+    let inbox = format!("{}.>", inbox_prefix(name));
+    let mut publish = vec![inbox.clone()];
+    let mut subscribe = vec![inbox];
+    for service in &grants.serves {
+        subscribe.push(format!("nimbus.v1.rpc.{service}.*"));
+        subscribe.push("$SRV.*".to_owned());
+        subscribe.push(format!("$SRV.*.{service}"));
+        subscribe.push(format!("$SRV.*.{service}.*"));
+    }
+    publish.extend(grants.calls.iter().cloned());
+    publish.extend(grants.events_publish.iter().cloned());
+    if !grants.events_publish.is_empty() || !grants.events_subscribe.is_empty() {
+        publish.push(format!("$JS.API.STREAM.CREATE.{EVENTS}"));
+    }
+    if !grants.events_subscribe.is_empty() {
+        publish.push(format!("$JS.API.STREAM.INFO.{EVENTS}"));
+        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.*"));
+        publish.extend(
+            grants
+                .events_subscribe
+                .iter()
+                .map(|pattern| format!("$JS.API.CONSUMER.CREATE.{EVENTS}.*.{pattern}")),
+        );
+    }
+    if grants.events_subscribe.len() > 1 {
+        publish.push(format!("$JS.API.CONSUMER.CREATE.{EVENTS}.*"));
+    }
+    for queue in grants.work_push.iter().chain(&grants.work_pull) {
+        publish.push(format!("$JS.API.STREAM.CREATE.{}", work_stream(queue)));
+    }
+    publish.extend(
+        grants
+            .work_push
+            .iter()
+            .map(|queue| format!("nimbus.v1.work.{queue}")),
+    );
+    for stream in grants.work_pull.iter().map(|queue| work_stream(queue)) {
+        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}.{WORKERS}"));
+        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{WORKERS}"));
+        publish.push(format!("$JS.ACK.{stream}.{WORKERS}.>"));
+    }
+    if grants.leases {
+        let own = format!("$KV.{LEASES}.{name}.>");
+        publish.push(format!("$JS.API.STREAM.CREATE.{LEASES_STREAM}"));
+        publish.push(format!("$JS.API.DIRECT.GET.{LEASES_STREAM}.{own}"));
+        publish.push(own.clone());
+        subscribe.push(own);
+    }
+    for list in [&mut publish, &mut subscribe] {
+        list.sort();
+        list.dedup();
+    }
+    User {
+        name: name.to_owned(),
+        publish,
+        subscribe,
+        expires: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_gets_its_own_subjects_and_no_wildcard_over_others() {
+        let grants = Grants::default()
+            .serving("ippool")
+            .publishing("address")
+            .leasing();
+        let user = service_user("ippool", &grants);
+        assert!(user.subscribe.contains(&"nimbus.v1.rpc.ippool.*".to_owned()));
+        assert!(user.publish.contains(&"nimbus.v1.event.address.>".to_owned()));
+        for subject in user.publish.iter().chain(&user.subscribe) {
+            assert!(
+                !subject.contains("auth") && subject != ">" && !subject.starts_with("nimbus.v1.rpc.*"),
+                "{subject}"
+            );
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a credential does not allow does not happen.
+
+use nimbus_bus::{BusError, CloudEvent, EventFilter, EventStart, Grants, Method, User};
+use nimbus_errors::Code;
+use nimbus_model::{Clock, Timestamp};
+
+use crate::world::*;
+
+#[tokio::test]
+async fn with_the_pools_credential_one_neither_calls_nor_hears_the_methods_of_auth() {
+    let world = World::start().await;
+    let auth = world.client("auth", &Grants::default().serving("auth")).await;
+    let _serving = auth
+        .serve("auth", "1.0.0", "Identity")
+        .method::<Login, _, _>(|call| async move { Ok(call.request) })
+        .start()
+        .await
+        .unwrap();
+    let pool = world
+        .client(
+            "ippool",
+            &Grants::default()
+                .serving("ippool")
+                .publishing("address")
+                .leasing(),
+        )
+        .await;
+
+    let fault = pool.call::<Login>(&"root".to_owned()).await.unwrap_err();
+    assert!(fault.is(Code::BusPermission), "{fault}");
+
+    // Neither as a member of the queue group, nor by listening along.
+    let refused = pool
+        .serve("auth", "1.0.0", "Not auth")
+        .method::<Login, _, _>(|call| async move { Ok(call.request) })
+        .start()
+        .await;
+    assert!(
+        matches!(refused, Err(BusError::Permission { .. })),
+        "served as somebody else"
+    );
+    for subject in [
+        Login::subject(),
+        "nimbus.v1.rpc.>".into(),
+        ">".into(),
+        "_INBOX_auth.>".into(),
+        "$SRV.*.auth".into(),
+    ] {
+        let error = hears(&pool, &subject).await;
+        assert!(
+            error.contains("Permissions Violation for Subscription"),
+            "{subject}: {error}"
+        );
+    }
+
+    // What auth serves still goes to auth.
+    let gateway = world
+        .client("gateway", &Grants::default().calling::<Login>())
+        .await;
+    assert_eq!(gateway.call::<Login>(&"ann".to_owned()).await.unwrap(), "ann");
+}
+
+/// Subscribes with a client of its own that has the same rights, and gives the server's complaint.
+async fn hears(bus: &nimbus_bus::Bus, subject: &str) -> String {
+    // The bus has kept the refusal; a raw subscription shows the server's own words.
+    let mut subscription = bus.client().subscribe(subject.to_owned()).await.unwrap();
+    match tokio::time::timeout(
+        std::time::Duration::from_millis(300),
+        futures::StreamExt::next(&mut subscription),
+    )
+    .await
+    {
+        Ok(Some(message)) => format!("heard {message:?}"),
+        _ if bus.was_refused(subject) => "Permissions Violation for Subscription".to_owned(),
+        _ => "nothing heard, nothing refused".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn each_part_of_the_bus_works_with_exactly_its_grants() {
+    let world = World::start().await;
+    let publisher = world
+        .client("ippool", &Grants::default().publishing("address"))
+        .await;
+    publisher
+        .publish(&CloudEvent::of(&Freed { number: 1 }, "ippool", &Clock::system()))
+        .await
+        .unwrap();
+    let error = publisher
+        .publish(&CloudEvent::of(&Made { number: 1 }, "ippool", &Clock::system()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+    let filter = |subject: &str| EventFilter {
+        subjects: vec![subject.to_owned()],
+        start: EventStart::All,
+    };
+    let error = publisher
+        .follow(filter("nimbus.v1.event.address.>"))
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+    let error = publisher
+        .lease("ippool.x", std::time::Duration::from_secs(5))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+    let error = publisher.enqueue::<Numbers>(&1, "1").await.unwrap_err();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+
+    let follower = world
+        .client("auth", &Grants::default().following("nimbus.v1.event.address.>"))
+        .await;
+    follower
+        .follow(filter("nimbus.v1.event.address.>"))
+        .await
+        .unwrap();
+    let error = follower.follow(filter("nimbus.v1.event.>")).await.err().unwrap();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+
+    // A lease of somebody else's.
+    let holder = world.client("ippool", &Grants::default().leasing()).await;
+    assert!(
+        holder
+            .lease("ippool.x", std::time::Duration::from_secs(5))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let error = holder
+        .lease("auth.x", std::time::Duration::from_secs(5))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+
+    // Streams are the administrator's to change.
+    let error = holder
+        .configure_streams(&nimbus_bus::StreamSettings::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BusError::Permission { .. }), "{error}");
+    world
+        .root("admin")
+        .await
+        .configure_streams(&nimbus_bus::StreamSettings {
+            events_max_bytes: 1 << 20,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    publisher
+        .publish(&CloudEvent::of(&Freed { number: 2 }, "ippool", &Clock::system()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_credential_is_needed_and_ends() {
+    let world = World::start().await;
+    assert!(matches!(
+        world.connect("nobody", None).await,
+        Err(BusError::Connect { .. })
+    ));
+    let past = Timestamp::from_micros(1_000_000_000_000_000);
+    let expired = world.authority.mint(&User {
+        expires: Some(past),
+        ..User::unrestricted("late")
+    });
+    assert!(matches!(
+        world.connect("late", Some(expired)).await,
+        Err(BusError::Connect { .. })
+    ));
+    let strangers = camino_tempfile::tempdir().unwrap();
+    let stranger = nimbus_bus::Authority::open(strangers.path())
+        .unwrap()
+        .mint(&User::unrestricted("stranger"));
+    assert!(matches!(
+        world.connect("stranger", Some(stranger)).await,
+        Err(BusError::Connect { .. })
+    ));
+    // Somebody else's inbox is noticed at once, not at the first lost answer.
+    let pool = world
+        .authority
+        .mint(&nimbus_bus::service_user("ippool", &Grants::default()));
+    assert!(matches!(
+        world.connect("auth", Some(pool)).await,
+        Err(BusError::Permission { .. })
+    ));
+}
