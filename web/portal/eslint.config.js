@@ -16,6 +16,8 @@ export default tseslint.config(
       "@typescript-eslint/consistent-type-imports": "error",
       "@typescript-eslint/switch-exhaustiveness-check": "error",
       "@typescript-eslint/consistent-type-definitions": "off",
+      // Index signatures are read with brackets, as the compiler could be told to demand.
+      "@typescript-eslint/dot-notation": "off",
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       // Promises returned from event handlers are the mutations of TanStack Query, which report their own errors.
       "@typescript-eslint/no-misused-promises": ["error", { checksVoidReturn: { attributes: false } }],

@@ -1,10 +1,12 @@
 import tailwindcss from "@tailwindcss/vite";
+import optimizeLocales from "@react-aria/optimize-locales-plugin";
 import react from "@vitejs/plugin-react";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  plugins: [react(), tailwindcss()],
+  // The interface speaks English; the other languages of React Aria would only weigh.
+  plugins: [react(), tailwindcss(), { ...optimizeLocales.vite({ locales: ["en-US"] }), enforce: "pre" }],
   resolve: { alias: { "~": fileURLToPath(new URL("./src", import.meta.url)) } },
   server: {
     // `npm run dev` talks to a Nimbus started beside it.
@@ -21,6 +23,7 @@ export default defineConfig({
     environmentOptions: { happyDOM: { url: "http://nimbus.test/" } },
     setupFiles: ["src/mocks/setup.ts"],
     maxWorkers: 1,
+    testTimeout: 30_000,
     css: false,
   },
 });

@@ -1,13 +1,23 @@
 import { QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
 import { useState } from "react";
+import { keys } from "~/api/queries";
 import { Toasts } from "~/ui/toast";
 import { makeQueryClient } from "./query-client";
 import { makeRouter } from "./router";
 
+function start() {
+  const client = makeQueryClient(() => {
+    client.removeQueries({ queryKey: keys.me });
+    // Asking again who is signed in leads to the sign-in page and back here afterwards.
+    void router.invalidate();
+  });
+  const router = makeRouter(client);
+  return { client, router };
+}
+
 export function App() {
-  const [client] = useState(makeQueryClient);
-  const [router] = useState(() => makeRouter(client));
+  const [{ client, router }] = useState(start);
   return (
     <QueryClientProvider client={client}>
       <RouterProvider router={router} />

@@ -14,9 +14,28 @@ export function Splash() {
   );
 }
 
+/** The first moment, before anybody is known. */
+export function SplashPage() {
+  return (
+    <main>
+      <h1 className="sr-only">Nimbus</h1>
+      <Splash />
+    </main>
+  );
+}
+
+/** Outside of the frame. */
+export function NotFoundPage() {
+  return (
+    <main className="pt-[12vh]">
+      <NotFound />
+    </main>
+  );
+}
+
 export function NotFound() {
   return (
-    <Page title="Nothing here" lead="The address is wrong, or what it named is gone.">
+    <Page title="Nothing here" lead="The address is wrong, or what it named is gone." narrow>
       <div>
         <ButtonLink to="/machines" kind="primary">
           Go to machines

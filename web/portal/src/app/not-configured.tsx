@@ -19,12 +19,12 @@ export function NotConfigured() {
       <Panel label="Missing settings">
         <ul className="divide-y divide-line">
           {missing.map((item) => (
-            <li key={item.setting} className="flex flex-wrap items-center gap-x-4 gap-y-1 px-4 py-3">
-              <span className="flex min-w-64 items-center gap-1">
+            <li key={item.setting} className="grid items-center gap-x-6 gap-y-1 px-4 py-3 sm:grid-cols-[15rem_minmax(0,1fr)_auto]">
+              <span className="flex items-center gap-1">
                 <code className="font-mono text-sm font-medium">{item.setting}</code>
                 <CopyButton text={item.setting} label={`Copy ${item.setting}`} className="size-6" />
               </span>
-              <span className="min-w-0 flex-1 text-sm text-muted">{item.expected}</span>
+              <span className="min-w-0 text-sm break-words text-muted">{item.expected}</span>
               <span className="text-sm">
                 <StatusDot tone="wait">Missing</StatusDot>
               </span>

@@ -35,14 +35,14 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
   }));
   const act: Entry[] = [
     { id: "create", label: "Create machine", run: () => void navigate({ to: "/machines/new" }) },
-    ...THEMES.map((theme) => ({
-      id: `theme-${theme.key}`,
-      label: `Appearance: ${theme.label.toLowerCase()}`,
-      run: () => {
-        setTheme(theme.key);
-      },
-    })),
   ];
+  const looks: Entry[] = THEMES.map((theme) => ({
+    id: `theme-${theme.key}`,
+    label: `Appearance: ${theme.label.toLowerCase()}`,
+    run: () => {
+      setTheme(theme.key);
+    },
+  }));
   const open: Entry[] = (machines ?? []).slice(0, 200).flatMap((machine) => {
     const entries: Entry[] = [
       {
@@ -70,6 +70,7 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
     { id: "act", title: "Do", entries: act },
     { id: "go", title: "Go to", entries: goto },
     { id: "machines", title: "Machines", entries: open },
+    { id: "looks", title: "Appearance", entries: looks },
   ].filter((section) => section.entries.length > 0);
   const all = sections.flatMap((section) => section.entries);
 
@@ -95,9 +96,10 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
                 Esc
               </kbd>
             </SearchField>
+            <div tabIndex={0} role="group" aria-label="Results" className="max-h-[min(24rem,55vh)] overflow-auto data-focus-visible:-outline-offset-2">
             <Menu
               aria-label="Results"
-              className="max-h-[min(24rem,55vh)] overflow-auto p-1.5 outline-none"
+              className="p-1.5 outline-none"
               onAction={(key) => {
                 onClose();
                 all.find((entry) => entry.id === key)?.run();
@@ -121,6 +123,7 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
                 </MenuSection>
               ))}
             </Menu>
+            </div>
           </Autocomplete>
         </Dialog>
       </Modal>

@@ -76,7 +76,7 @@ export function ErrorState({ error, title, onRetry, children }: { error: unknown
 export function InlineError({ error, title }: { error: unknown; title?: string }) {
   const problem = explain(error, title);
   return (
-    <div role="alert" className="flex flex-col gap-1 rounded border border-bad-line bg-bad-soft px-3 py-2.5 text-sm text-bad-strong">
+    <div role="alert" className="flex flex-col gap-1 rounded border border-bad-line bg-bad-faint px-3 py-2.5 text-sm text-bad-strong">
       <p className="font-semibold">{problem.what}</p>
       {problem.todo !== null ? <p>{problem.todo}</p> : null}
       {problem.code !== null ? (

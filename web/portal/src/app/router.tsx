@@ -6,10 +6,11 @@ import {
   lazyRouteComponent,
   Outlet,
   redirect,
+  type RouterHistory,
 } from "@tanstack/react-router";
 import { ApiError } from "~/api/client";
 import { queries } from "~/api/queries";
-import { Forbidden, NotFound, RouteError, Splash } from "./fallbacks";
+import { Forbidden, NotFound, NotFoundPage, RouteError, Splash, SplashPage } from "./fallbacks";
 import { Shell } from "./shell";
 
 interface Context {
@@ -21,7 +22,10 @@ export function safeNext(value: unknown): string | undefined {
   return typeof value === "string" && /^\/(?![/\\])/.test(value) ? value : undefined;
 }
 
-const rootRoute = createRootRouteWithContext<Context>()({ component: Outlet });
+/** A prefetch that fails is reported by the page that needs it. */
+const ignore = () => undefined;
+
+const rootRoute = createRootRouteWithContext<Context>()({ component: Outlet, notFoundComponent: NotFoundPage });
 
 const authSearch = (search: Record<string, unknown>): { next?: string } => {
   const next = safeNext(search["next"]);
@@ -33,7 +37,7 @@ const signInRoute = createRoute({
   path: "/sign-in",
   validateSearch: authSearch,
   beforeLoad: async ({ context }) => {
-    const status = await context.client.ensureQueryData(queries.setup()).catch(() => null);
+    const status = await context.client.query(queries.setup()).catch(() => null);
     if (status?.needs_admin_setup) throw redirect({ to: "/register" });
   },
   component: lazyRouteComponent(() => import("~/features/auth/sign-in"), "SignIn"),
@@ -44,7 +48,7 @@ const registerRoute = createRoute({
   path: "/register",
   validateSearch: authSearch,
   beforeLoad: async ({ context }) => {
-    await context.client.ensureQueryData(queries.setup()).catch(() => null);
+    await context.client.query(queries.setup()).catch(() => null);
   },
   component: lazyRouteComponent(() => import("~/features/auth/register"), "Register"),
 });
@@ -55,7 +59,7 @@ const sessionRoute = createRoute({
   id: "session",
   beforeLoad: async ({ context, location }) => {
     try {
-      const me = await context.client.ensureQueryData(queries.me());
+      const me = await context.client.query({ ...queries.me(), staleTime: "static" });
       return { me };
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) {
@@ -65,6 +69,7 @@ const sessionRoute = createRoute({
     }
   },
   component: Shell,
+  pendingComponent: SplashPage,
 });
 
 const indexRoute = createRoute({
@@ -79,8 +84,8 @@ const machinesRoute = createRoute({
   getParentRoute: () => sessionRoute,
   path: "/machines",
   loader: ({ context }) => {
-    void context.client.prefetchQuery(queries.machines());
-    void context.client.prefetchQuery(queries.catalog());
+    void context.client.query(queries.machines()).catch(ignore);
+    void context.client.query(queries.catalog()).catch(ignore);
   },
   component: lazyRouteComponent(() => import("~/features/machines/list"), "MachinesPage"),
 });
@@ -90,7 +95,7 @@ const createMachineRoute = createRoute({
   path: "/machines/new",
   validateSearch: (search: Record<string, unknown>): { retry?: true } => (search["retry"] === true ? { retry: true } : {}),
   loader: ({ context }) => {
-    void context.client.prefetchQuery(queries.catalog());
+    void context.client.query(queries.catalog()).catch(ignore);
   },
   component: lazyRouteComponent(() => import("~/features/machines/create"), "CreateMachinePage"),
 });
@@ -99,7 +104,7 @@ const machineRoute = createRoute({
   getParentRoute: () => sessionRoute,
   path: "/machines/$machineId",
   loader: ({ context, params }) => {
-    void context.client.prefetchQuery(queries.machine(params.machineId));
+    void context.client.query(queries.machine(params.machineId)).catch(ignore);
   },
   component: lazyRouteComponent(() => import("~/features/machines/detail"), "MachinePage"),
 });
@@ -108,7 +113,7 @@ const operationRoute = createRoute({
   getParentRoute: () => sessionRoute,
   path: "/operations/$operationId",
   loader: ({ context, params }) => {
-    void context.client.prefetchQuery(queries.operation(params.operationId));
+    void context.client.query(queries.operation(params.operationId)).catch(ignore);
   },
   component: lazyRouteComponent(() => import("~/features/operations/page"), "OperationPage"),
 });
@@ -117,8 +122,8 @@ const accessRoute = createRoute({
   getParentRoute: () => sessionRoute,
   path: "/access",
   loader: ({ context }) => {
-    void context.client.prefetchQuery(queries.tokens());
-    void context.client.prefetchQuery(queries.sessions());
+    void context.client.query(queries.tokens()).catch(ignore);
+    void context.client.query(queries.sessions()).catch(ignore);
   },
   component: lazyRouteComponent(() => import("~/features/access/page"), "AccessPage"),
 });
@@ -194,10 +199,11 @@ const routeTree = rootRoute.addChildren([
   ]),
 ]);
 
-export function makeRouter(client: QueryClient) {
+export function makeRouter(client: QueryClient, history?: RouterHistory) {
   return createRouter({
     routeTree,
     context: { client },
+    ...(history ? { history } : {}),
     defaultPreload: "intent",
     defaultPreloadStaleTime: 0,
     scrollRestoration: true,

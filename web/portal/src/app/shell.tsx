@@ -85,15 +85,14 @@ export function Shell() {
               <StreamNote quiet />
             </span>
             <AriaButton
-              aria-label="Search and commands"
               onPress={() => {
                 setPalette(true);
               }}
               className="flex h-8 items-center gap-2 rounded border border-line bg-panel px-2.5 text-sm text-muted data-hovered:border-line-strong data-hovered:text-fg"
             >
               <SearchIcon />
-              <span className="max-sm:hidden">Search</span>
-              <kbd className="ml-4 font-mono text-xs max-sm:hidden">{/Mac|iP(hone|ad)/.test(navigator.userAgent) ? "⌘K" : "Ctrl K"}</kbd>
+              <span className="max-sm:sr-only">Search</span>
+              <kbd aria-hidden="true" className="ml-4 font-mono text-xs max-sm:hidden">{/Mac|iP(hone|ad)/.test(navigator.userAgent) ? "⌘K" : "Ctrl K"}</kbd>
             </AriaButton>
             {me ? <AccountMenu name={me.name} email={me.email} /> : null}
           </div>
@@ -118,12 +117,19 @@ export function Shell() {
   );
 }
 
+/** An operation belongs to the machines. */
+function isHere(item: NavItem, pathname: string): boolean {
+  return pathname.startsWith(item.to) || (item.to === "/machines" && pathname.startsWith("/operations/"));
+}
+
 function SideLink({ item }: { item: NavItem }) {
+  const { pathname } = useLocation();
   const Icon = item.icon;
   return (
     <Link
       to={item.to}
-      className="flex h-8 items-center gap-2.5 rounded px-2.5 text-sm font-medium text-muted transition-colors duration-[120ms] hover:bg-hover hover:text-fg aria-[current=page]:bg-press aria-[current=page]:text-fg"
+      className="flex h-8 items-center gap-2.5 rounded px-2.5 text-sm font-medium text-muted transition-colors duration-[120ms] hover:bg-hover hover:text-fg data-[here=true]:bg-track data-[here=true]:text-fg"
+      data-here={isHere(item, pathname)}
       activeProps={{ "aria-current": "page" }}
     >
       <Icon className="shrink-0" />
@@ -215,10 +221,10 @@ function AccountMenu({ name, email }: { name: string; email: string }) {
     <>
       <Menu label="Account" entries={entries}>
         <AriaButton
-          aria-label={`Account of ${name}`}
           className="flex size-8 items-center justify-center rounded-full bg-accent-soft text-xs font-semibold text-accent-strong data-hovered:bg-[var(--indigo-4)]"
         >
-          {initials(name)}
+          <span aria-hidden="true">{initials(name)}</span>
+          <span className="sr-only">Account of {name}</span>
         </AriaButton>
       </Menu>
       <PasswordDialog
@@ -237,8 +243,8 @@ function BottomBar({ admin }: { admin: boolean }) {
   const items = [...MAIN_NAV, ...(admin ? ADMIN_NAV : [])];
   const first = items.slice(0, 4);
   const rest = items.slice(4);
-  const restActive = rest.some((item) => pathname.startsWith(item.to));
-  const cell = "flex flex-1 flex-col items-center justify-center gap-0.5 text-xs font-medium text-muted aria-[current=page]:text-accent-text";
+  const restActive = rest.some((item) => isHere(item, pathname));
+  const cell = "flex flex-1 flex-col items-center justify-center gap-0.5 text-xs font-medium text-muted data-[here=true]:text-accent-text";
   return (
     <nav
       aria-label="Main"
@@ -247,7 +253,7 @@ function BottomBar({ admin }: { admin: boolean }) {
       {first.map((item) => {
         const Icon = item.icon;
         return (
-          <Link key={item.to} to={item.to} className={cell} activeProps={{ "aria-current": "page" }}>
+          <Link key={item.to} to={item.to} className={cell} data-here={isHere(item, pathname)} activeProps={{ "aria-current": "page" }}>
             <Icon width={20} height={20} />
             {item.short}
           </Link>

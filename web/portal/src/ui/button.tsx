@@ -21,10 +21,11 @@ const SIZE: Record<ButtonSize, string> = {
   lg: "h-10 px-4 text-base gap-2",
 };
 
+const DISABLED = "bg-track! text-muted! border-transparent! shadow-none! cursor-not-allowed";
+
 export function buttonClass(kind: ButtonKind, size: ButtonSize, className?: string): string {
   return cx(
     "inline-flex items-center justify-center rounded font-medium whitespace-nowrap select-none transition-colors duration-[120ms] no-underline",
-    "aria-disabled:bg-track aria-disabled:text-faint aria-disabled:border-transparent aria-disabled:shadow-none aria-disabled:cursor-not-allowed",
     "data-disabled:bg-track data-disabled:text-faint data-disabled:border-transparent data-disabled:shadow-none",
     KIND[kind],
     SIZE[size],
@@ -43,21 +44,27 @@ export interface ButtonProps extends Omit<AriaButtonProps, "className" | "childr
   pendingLabel?: string;
 }
 
-export function Button({ kind = "default", size = "md", className, children, disabledReason, pendingLabel, ...props }: ButtonProps) {
-  const label = props.isPending && pendingLabel !== undefined ? pendingLabel : children;
+export function Button({ kind = "default", size = "md", className, children, disabledReason, pendingLabel, isPending, onPress, type, ...props }: ButtonProps) {
   if (disabledReason != null) {
-    const { onPress: _, type: _type, ...rest } = props;
     return (
       <Tooltip text={disabledReason}>
-        <AriaButton {...rest} type="button" aria-disabled="true" className={buttonClass(kind, size, className)}>
-          {label}
+        <AriaButton {...props} type="button" aria-disabled="true" className={buttonClass(kind, size, cx(DISABLED, className))}>
+          {children}
         </AriaButton>
       </Tooltip>
     );
   }
+  if (isPending) {
+    // Stays focusable and keeps its place; presses go nowhere until the answer is there.
+    return (
+      <AriaButton {...props} type="button" aria-disabled="true" className={buttonClass(kind, size, cx("cursor-progress opacity-75", className))}>
+        {pendingLabel ?? children}
+      </AriaButton>
+    );
+  }
   return (
-    <AriaButton {...props} className={buttonClass(kind, size, cx(props.isPending && "opacity-70", className))}>
-      {label}
+    <AriaButton {...props} {...(type ? { type } : {})} {...(onPress ? { onPress } : {})} className={buttonClass(kind, size, className)}>
+      {children}
     </AriaButton>
   );
 }

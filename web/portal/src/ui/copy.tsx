@@ -43,16 +43,16 @@ export function Copyable({ text, shown, label, className }: { text: string; show
 }
 
 /** A whole command, ready to copy. */
-export function CommandLine({ command, label, large, plain }: { command: string; label: string; large?: boolean; plain?: boolean }) {
+export function CommandLine({ command, label, large, plain, wrap }: { command: string; label: string; large?: boolean; plain?: boolean; wrap?: boolean }) {
   const [copied, copy] = useCopied(command);
   return (
-    <div className={cx("flex items-center gap-3 rounded-lg border border-line bg-sunken", large ? "p-2 pl-4 max-sm:flex-col max-sm:items-stretch max-sm:pl-2" : "p-1 pl-3")}>
+    <div className={cx("flex gap-3 rounded-lg border border-line bg-sunken", wrap ? "items-start" : "items-center", large ? "p-2 pl-4 max-sm:flex-col max-sm:items-stretch max-sm:pl-2" : "p-1 pl-3")}>
       <pre
         // Long commands scroll, so they must be reachable by keyboard.
         tabIndex={0}
         aria-label={label}
         role="region"
-        className={cx("min-w-0 flex-1 overflow-x-auto rounded-sm font-mono whitespace-pre", large ? "py-1.5 text-base max-sm:px-2" : "py-1 text-sm")}
+        className={cx("min-w-0 flex-1 overflow-x-auto rounded-sm font-mono", wrap ? "whitespace-pre-wrap break-words" : "whitespace-pre", large ? "py-1.5 text-base max-sm:px-2" : "py-1 text-sm")}
       >
         {plain ? null : (
           <span aria-hidden="true" className="text-muted select-none">

@@ -154,17 +154,17 @@ export function OsGlyph({ os, size = 20 }: { os: string; size?: number }) {
   if (os.startsWith("ubuntu")) {
     return (
       <svg viewBox="0 0 20 20" width={size} height={size} aria-hidden="true" focusable="false" className="shrink-0">
-        <circle cx="10" cy="10" r="5.4" fill="none" stroke="var(--tomato-9)" strokeWidth="1.9" />
+        <circle cx="10" cy="10" r="5.8" fill="none" stroke="var(--tomato-9)" strokeWidth="2.3" />
         {[0, 120, 240].map((turn) => (
           <circle
             key={turn}
             cx="10"
-            cy="3.1"
-            r="2.1"
+            cy="3"
+            r="2.7"
             transform={`rotate(${turn + 30} 10 10)`}
             fill="var(--tomato-9)"
             stroke="var(--panel)"
-            strokeWidth="1.2"
+            strokeWidth="1.3"
           />
         ))}
       </svg>

@@ -34,10 +34,10 @@ export function Badge({ tone = "idle", children }: { tone?: Tone; children: Reac
 }
 
 const NOTICE: Record<Exclude<Tone, "idle">, string> = {
-  good: "border-good-line bg-good-soft text-good-strong",
-  wait: "border-wait-line bg-wait-soft text-wait-strong",
-  bad: "border-bad-line bg-bad-soft text-bad-strong",
-  info: "border-info-line bg-info-soft text-info-strong",
+  good: "border-good-line bg-good-faint text-good-strong",
+  wait: "border-wait-line bg-wait-faint text-wait-strong",
+  bad: "border-bad-line bg-bad-faint text-bad-strong",
+  info: "border-info-line bg-info-faint text-info-strong",
 };
 
 export function Notice({ tone, title, children, role }: { tone: Exclude<Tone, "idle">; title?: string; children?: ReactNode; role?: "alert" | "status" }) {

@@ -1,22 +1,22 @@
 /** `Firefox on Linux` from a user agent; the raw text stays in the tooltip. */
 export function browserName(agent: string | null): string {
   if (agent === null || agent === "") return "Unknown client";
-  const browser = /Edg\//.test(agent)
+  const browser = agent.includes("Edg/")
     ? "Edge"
-    : /Firefox\//.test(agent)
+    : agent.includes("Firefox/")
       ? "Firefox"
       : /Chrom(e|ium)\//.test(agent)
         ? "Chrome"
-        : /Safari\//.test(agent)
+        : agent.includes("Safari/")
           ? "Safari"
           : (agent.split(/[/ ]/)[0] ?? agent);
-  const system = /Windows/.test(agent)
+  const system = agent.includes("Windows")
     ? "Windows"
     : /iPhone|iPad/.test(agent)
       ? "iOS"
-      : /Mac OS X/.test(agent)
+      : agent.includes("Mac OS X")
         ? "macOS"
-        : /Android/.test(agent)
+        : agent.includes("Android")
           ? "Android"
           : /Linux|X11/.test(agent)
             ? "Linux"

@@ -1,6 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
-import { Checkbox } from "react-aria-components/Checkbox";
 import { CheckboxGroup } from "react-aria-components/CheckboxGroup";
 import { Form } from "react-aria-components/Form";
 import { Label } from "react-aria-components/Label";
@@ -10,11 +9,12 @@ import type { NewToken, SessionView, TokenScope, TokenView } from "~/api/types";
 import { Page } from "~/app/page";
 import { ErrorState, explain, InlineError } from "~/app/problem";
 import { Button } from "~/ui/button";
+import { Check } from "~/ui/choice";
 import { CommandLine } from "~/ui/copy";
 import { Dialog, DialogActions } from "~/ui/dialog";
 import { Field } from "~/ui/field";
 import { until } from "~/ui/format";
-import { CheckIcon, PlusIcon } from "~/ui/icons";
+import { PlusIcon } from "~/ui/icons";
 import { Select } from "~/ui/select";
 import { EmptyState, Panel, TableSkeleton } from "~/ui/states";
 import { Badge } from "~/ui/status";
@@ -345,18 +345,7 @@ function TokenForm({ onClose }: { onClose: () => void }) {
       >
         <Label className="text-sm font-medium">Scopes</Label>
         {SCOPES.filter((scope) => scope.admin !== true || me?.is_admin === true).map((scope) => (
-          <Checkbox key={scope.key} value={scope.key} className="group/check flex cursor-pointer items-start gap-2.5 rounded-sm">
-            <span
-              aria-hidden="true"
-              className="mt-0.5 flex size-4 shrink-0 items-center justify-center rounded-sm border border-control bg-panel text-transparent group-data-focus-visible/check:outline-2 group-data-focus-visible/check:outline-offset-2 group-data-focus-visible/check:outline-[var(--indigo-8)] group-data-selected/check:border-accent group-data-selected/check:bg-accent group-data-selected/check:text-on-accent"
-            >
-              <CheckIcon width={12} height={12} />
-            </span>
-            <span className="flex flex-col text-sm">
-              <span className="font-medium">{scope.label}</span>
-              <span className="text-muted">{scope.text}</span>
-            </span>
-          </Checkbox>
+          <Check key={scope.key} value={scope.key} label={scope.label} text={scope.text} />
         ))}
         {tried && scopes.length === 0 ? <p className="text-xs font-medium text-bad-text">Choose at least one.</p> : null}
       </CheckboxGroup>
@@ -379,8 +368,6 @@ function TokenShown({ token, onClose }: { token: NewToken; onClose: () => void }
         This is <span className="font-semibold">{token.name}</span>. It is shown only now; Nimbus keeps a hash of it and cannot show it again.
       </p>
       <CommandLine command={token.token} label="token" plain />
-      <p className="text-xs text-muted">Use it on the command line</p>
-      <CommandLine command={`NIMBUS_TOKEN=${token.token} nimbus vm list`} label="example command" />
       <DialogActions>
         <Button kind="primary" onPress={onClose}>
           Done

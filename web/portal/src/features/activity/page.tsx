@@ -10,7 +10,7 @@ import { TEXT_LINK } from "~/features/auth/frame";
 import { OperationState } from "~/features/operations/page";
 import { isActive, operationTitle, took } from "~/features/operations/steps";
 import { Filter } from "~/ui/filter";
-import { duration } from "~/ui/format";
+import { duration, plural } from "~/ui/format";
 import { EmptyState, Panel, TableSkeleton } from "~/ui/states";
 import { DataTable, type ColumnDef } from "~/ui/table";
 import { Age } from "~/ui/time";
@@ -74,7 +74,7 @@ function StepText({ operation }: { operation: Operation }) {
     );
   }
   if (active) return <span className="text-muted">{active.label}</span>;
-  return <span className="text-muted">{operation.steps.length > 0 ? `${operation.steps.length} steps` : "–"}</span>;
+  return <span className="text-muted">{operation.steps.length > 0 ? plural(operation.steps.length, "step") : "–"}</span>;
 }
 
 export function ActivityPage() {

@@ -21,7 +21,7 @@ export function AuthFrame({ title, lead, children, foot }: { title: string; lead
             <h1 className="text-xl font-semibold tracking-[-0.01em]">{title}</h1>
             <p className="text-muted">{lead}</p>
           </div>
-          {setup?.configured === false ? (
+          {setup?.configured === false && !setup.needs_admin_setup ? (
             <Notice tone="wait" title="Not configured yet">
               <p>This installation does not know its cluster yet. Sign in to see which settings are missing.</p>
             </Notice>

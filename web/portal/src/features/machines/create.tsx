@@ -5,7 +5,7 @@ import { Button as AriaButton } from "react-aria-components/Button";
 import { FileTrigger } from "react-aria-components/FileTrigger";
 import { Form } from "react-aria-components/Form";
 import { Label } from "react-aria-components/Label";
-import { Radio, RadioGroup } from "react-aria-components/RadioGroup";
+import { RadioGroup } from "react-aria-components/RadioGroup";
 import { ApiError } from "~/api/client";
 import { api } from "~/api/endpoints";
 import { applyEvent } from "~/api/events";
@@ -14,6 +14,7 @@ import type { Catalog, CreateMachine, Operation } from "~/api/types";
 import { Page } from "~/app/page";
 import { ErrorState, InlineError } from "~/app/problem";
 import { Button, ButtonLink } from "~/ui/button";
+import { ChoiceCard, ChoiceDot } from "~/ui/choice";
 import { cx } from "~/ui/cx";
 import { Field } from "~/ui/field";
 import { mib } from "~/ui/format";
@@ -21,6 +22,7 @@ import { LockIcon, OsGlyph } from "~/ui/icons";
 import { Bone, Panel } from "~/ui/states";
 import { Notice } from "~/ui/status";
 import { loadDraft, saveDraft, settleDraft, type Draft, type KeyMode } from "./draft";
+import { tierLabel } from "./rules";
 import { hostnameProblem, nextHostname, repairHostname, suggestHostname } from "./hostname";
 import { Plan } from "./plan";
 import { checkPublicKey } from "./ssh";
@@ -214,16 +216,16 @@ export function CreateForm({ catalog, retry = false, onAccepted }: { catalog: Ca
             {catalog.tiers.map((item) => {
               const reason = !item.allowed ? (item.reason ?? "Not available to you.") : item.fits === 0 ? (item.reason ?? "No node has room for it now.") : null;
               return (
-                <Radio
+                <ChoiceCard
                   key={item.key}
                   value={item.key}
                   isDisabled={reason !== null}
-                  aria-label={`${item.key}: ${item.vcpu} vCPU, ${mib(item.mem_mib)} memory, ${item.disk_gib} GiB disk${reason === null ? "" : `. ${reason}`}`}
-                  className={CARD}
+                  label={`${tierLabel(item.key)}: ${item.vcpu} vCPU, ${mib(item.mem_mib)} memory, ${item.disk_gib} GiB disk${reason === null ? "" : `. ${reason}`}`}
+                  className="min-h-32 gap-2"
                 >
                   <span className="flex items-center justify-between gap-2">
-                    <span className="font-semibold capitalize">{item.key}</span>
-                    {reason !== null ? <LockIcon width={14} height={14} className="text-muted" /> : <Dot />}
+                    <span className="font-semibold">{tierLabel(item.key)}</span>
+                    {reason !== null ? <LockIcon width={14} height={14} className="text-muted" /> : <ChoiceDot />}
                   </span>
                   <span className={cx("tabular flex flex-col text-sm", reason !== null && "text-muted")}>
                     <span>{item.vcpu} vCPU</span>
@@ -231,7 +233,7 @@ export function CreateForm({ catalog, retry = false, onAccepted }: { catalog: Ca
                     <span>{item.disk_gib} GiB disk</span>
                   </span>
                   <span className="tabular mt-auto text-xs text-muted">{reason ?? (item.fits == null ? "Room unknown" : `${item.fits} more fit now`)}</span>
-                </Radio>
+                </ChoiceCard>
               );
             })}
           </div>
@@ -247,7 +249,7 @@ export function CreateForm({ catalog, retry = false, onAccepted }: { catalog: Ca
           <Label className="text-sm font-medium">Operating system</Label>
           <div className="grid gap-3 sm:grid-cols-2">
             {catalog.os.map((item) => (
-              <Radio key={item.key} value={item.key} isDisabled={item.nodes === 0} className={cx(CARD, "min-h-0! flex-row! items-center gap-3! py-3!")}>
+              <ChoiceCard key={item.key} value={item.key} isDisabled={item.nodes === 0} className="flex-row! items-center gap-3">
                 <OsGlyph os={item.key} size={24} />
                 <span className="flex min-w-0 flex-1 flex-col">
                   <span className="truncate font-medium">{item.label}</span>
@@ -255,8 +257,8 @@ export function CreateForm({ catalog, retry = false, onAccepted }: { catalog: Ca
                     {item.nodes === 0 ? "No node has its template" : `User ${item.user}`}
                   </span>
                 </span>
-                <Dot />
-              </Radio>
+                <ChoiceDot />
+              </ChoiceCard>
             ))}
           </div>
         </RadioGroup>
@@ -271,20 +273,20 @@ export function CreateForm({ catalog, retry = false, onAccepted }: { catalog: Ca
         >
           <Label className="text-sm font-medium">SSH key</Label>
           <div className="grid gap-3 sm:grid-cols-2">
-            <Radio value="generate" className={cx(CARD, "min-h-0! gap-0.5! py-3!")}>
+            <ChoiceCard value="generate" className="gap-0.5">
               <span className="flex items-center justify-between gap-2">
                 <span className="font-medium">Generate one</span>
-                <Dot />
+                <ChoiceDot />
               </span>
               <span className="text-xs text-muted">You download the private half once, when the machine is ready.</span>
-            </Radio>
-            <Radio value="own" className={cx(CARD, "min-h-0! gap-0.5! py-3!")}>
+            </ChoiceCard>
+            <ChoiceCard value="own" className="gap-0.5">
               <span className="flex items-center justify-between gap-2">
                 <span className="font-medium">Use my own</span>
-                <Dot />
+                <ChoiceDot />
               </span>
               <span className="text-xs text-muted">Paste a public key or choose its file.</span>
-            </Radio>
+            </ChoiceCard>
           </div>
           {draft.keyMode === "own" ? (
             <div className="flex flex-col gap-2 pt-2">
@@ -336,17 +338,5 @@ export function CreateForm({ catalog, retry = false, onAccepted }: { catalog: Ca
         reachable={catalog.cluster.reachable}
       />
     </Form>
-  );
-}
-
-const CARD =
-  "group/card flex min-h-32 cursor-pointer flex-col gap-2 rounded-lg border border-line-strong bg-panel px-3.5 py-3 transition-colors duration-[120ms] data-hovered:border-[var(--slate-9)] data-selected:border-accent data-selected:bg-accent-soft data-selected:shadow-[inset_0_0_0_1px_var(--indigo-9)] data-disabled:cursor-default data-disabled:border-line data-disabled:bg-sunken data-focus-visible:outline-2 data-focus-visible:outline-offset-2 data-focus-visible:outline-[var(--indigo-8)]";
-
-function Dot() {
-  return (
-    <span
-      aria-hidden="true"
-      className="size-3.5 shrink-0 rounded-full border border-control bg-panel group-data-selected/card:border-[4px] group-data-selected/card:border-accent group-data-selected/card:bg-[#fff]"
-    />
   );
 }

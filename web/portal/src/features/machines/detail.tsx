@@ -151,7 +151,7 @@ function MachineView({ machine }: { machine: Machine }) {
               {
                 label: "OS",
                 value: (
-                  <span className="inline-flex items-center gap-2">
+                  <span className="flex items-center gap-2">
                     <OsGlyph os={machine.os_template} size={16} /> {osLabel(machine.os_template)}
                   </span>
                 ),

@@ -54,7 +54,7 @@ const COLUMNS: ColumnDef<Machine>[] = [
     header: "OS",
     sort: (machine) => machine.os_template,
     cell: (machine) => (
-      <span className="inline-flex items-center gap-2 whitespace-nowrap">
+      <span className="flex items-center gap-2 whitespace-nowrap">
         <OsGlyph os={machine.os_template} size={16} />
         {osLabel(machine.os_template)}
       </span>

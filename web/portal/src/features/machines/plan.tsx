@@ -73,6 +73,7 @@ export function Plan({ tier, os, hostname, keyMode, reachable }: { tier: Tier | 
         <CommandLine
           command={`nimbus vm create ${name} --tier ${tier?.key ?? "small"} --os ${os?.key ?? "ubuntu-24.04"}`}
           label="create command"
+          wrap
         />
       </div>
     </aside>

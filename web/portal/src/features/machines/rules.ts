@@ -64,6 +64,11 @@ export function refusal(machine: Pick<Machine, "status" | "operation_id">, verb:
   return machine.operation_id != null ? "Another operation runs on it." : null;
 }
 
+/** `small` → `Small`, `xl` → `XL`. */
+export function tierLabel(key: string): string {
+  return key.length <= 2 ? key.toUpperCase() : key.charAt(0).toUpperCase() + key.slice(1);
+}
+
 const OS_LABEL: Record<string, string> = {
   "ubuntu-24.04": "Ubuntu 24.04",
   "ubuntu-22.04": "Ubuntu 22.04",

@@ -111,8 +111,8 @@ function NextPlacement({ nodes }: { nodes: NodeView[] }) {
   );
 }
 
-function committed(allocated: number, used: number, total: number, suffix: string): string {
-  return allocated > 0 ? `${bytes(used)} used · ${bytes(allocated)} promised · ${bytes(total)}${suffix}` : `${bytes(used)} of ${bytes(total)}${suffix}`;
+function usedAndPromised(used: number, allocated: number): string {
+  return allocated > 0 ? `${bytes(used)} used · ${bytes(allocated)} promised` : `${bytes(used)} used`;
 }
 
 function NodeRow({ node, tier }: { node: NodeView; tier: TierKey }) {
@@ -132,33 +132,32 @@ function NodeRow({ node, tier }: { node: NodeView; tier: TierKey }) {
             </div>
             <span className="text-xs text-muted">
               {plural(node.vm_count, "machine")} of ours, {node.vm_count_total} in all
-              {node.ip != null ? ` · ${node.ip}` : ""}
             </span>
           </div>
           <div className="grid min-w-0 gap-x-6 gap-y-3 sm:grid-cols-3">
-            <Labelled title="Memory">
+            <Labelled title="Memory" total={bytes(node.mem_total)}>
               <Meter
                 label={`Memory of ${node.name}`}
                 used={node.mem_used}
                 committed={node.mem_allocated}
                 total={node.mem_total}
-                text={committed(node.mem_allocated, node.mem_used, node.mem_total, "")}
+                text={usedAndPromised(node.mem_used, node.mem_allocated)}
               />
             </Labelled>
-            <Labelled title="CPU">
-              <Meter label={`CPU of ${node.name}`} used={node.cpu} total={1} text={`${Math.round(node.cpu * 100)} % of ${plural(node.max_cpu, "thread")}`} />
+            <Labelled title="CPU" total={plural(node.max_cpu, "thread")}>
+              <Meter label={`CPU of ${node.name}`} used={node.cpu} total={1} text={`${Math.round(node.cpu * 100)} % busy`} />
             </Labelled>
-            <Labelled title={node.disk_pool_name != null ? `Disk ${node.disk_pool_name}` : "Disk"}>
+            <Labelled title={node.disk_pool_name != null ? `Disk ${node.disk_pool_name}` : "Disk"} total={bytes(node.disk_total)}>
               <Meter
                 label={`Disk of ${node.name}`}
                 used={node.disk_used}
                 committed={node.disk_allocated}
                 total={node.disk_total}
-                text={committed(node.disk_allocated, node.disk_used, node.disk_total, "")}
+                text={usedAndPromised(node.disk_used, node.disk_allocated)}
               />
             </Labelled>
           </div>
-          <div className="flex flex-col gap-1 md:items-end">
+          <div className="flex flex-col items-start gap-1 md:items-end">
             {node.score == null ? (
               <span className="text-sm text-muted">No score</span>
             ) : refused ? (
@@ -169,7 +168,7 @@ function NodeRow({ node, tier }: { node: NodeView; tier: TierKey }) {
                 {node.score.score.toFixed(3)}
               </span>
             )}
-            {node.next_for != null && node.next_for.length > 0 ? <span className="text-xs text-muted">next for {node.next_for.join(", ")}</span> : null}
+            {node.next_for != null && node.next_for.length > 0 ? <span className="text-xs text-muted md:text-right">next for {node.next_for.join(", ")}</span> : null}
           </div>
         </div>
         {refused ? (
@@ -195,10 +194,13 @@ function NodeRow({ node, tier }: { node: NodeView; tier: TierKey }) {
   );
 }
 
-function Labelled({ title, children }: { title: string; children: React.ReactNode }) {
+function Labelled({ title, total, children }: { title: string; total: string; children: React.ReactNode }) {
   return (
     <div className="flex min-w-0 flex-col gap-1.5">
-      <span className="truncate text-xs font-medium text-muted">{title}</span>
+      <span className="flex justify-between gap-2 text-xs">
+        <span className="truncate font-medium">{title}</span>
+        <span className="tabular text-muted">{total}</span>
+      </span>
       {children}
     </div>
   );
@@ -256,6 +258,12 @@ function ScoreTable({ node }: { node: NodeView }) {
       <dl className="grid grid-cols-[auto_1fr] content-start gap-x-6 gap-y-1">
         <dt className="text-muted">Templates</dt>
         <dd>{node.templates.length > 0 ? node.templates.map(osLabel).join(", ") : "none"}</dd>
+        {node.ip != null ? (
+          <>
+            <dt className="text-muted">Address</dt>
+            <dd className="font-mono">{node.ip}</dd>
+          </>
+        ) : null}
         {node.score != null ? (
           <>
             <dt className="text-muted">Kind</dt>

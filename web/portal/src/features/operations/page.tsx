@@ -88,14 +88,14 @@ export function OperationView({ operation }: { operation: Operation }) {
               ...(result?.ip != null ? [{ label: "Address", value: <Copyable text={result.ip} label="Copy address" /> }] : []),
               ...(result?.node != null ? [{ label: "Node", value: <code className="font-mono text-sm">{result.node}</code> }] : []),
               ...(result?.vmid != null ? [{ label: "VMID", value: <code className="font-mono text-sm">{result.vmid}</code> }] : []),
-              { label: "Started", value: <Age at={operation.started_at ?? operation.created_at} /> },
+              ...(active ? [] : [{ label: "Started", value: <Age at={operation.started_at ?? operation.created_at} /> }]),
               { label: active ? "Running for" : "Took", value: <span className="tabular">{active ? elapsed(took(operation, now)) : duration(took(operation, now))}</span> },
               { label: "Operation", value: <Copyable text={operation.id} shown={shortId(operation.id)} label="Copy operation id" /> },
             ]}
           />
           {operation.trace_id != null ? (
             <Link to="/operations/$operationId/trace" params={{ operationId: operation.id }} className={`${TEXT_LINK} text-sm`}>
-              See where the time went
+              {active ? "See where the time goes" : "See where the time went"}
             </Link>
           ) : null}
         </div>
@@ -159,7 +159,7 @@ function Failure({ operation }: { operation: Operation }) {
   const fault = operation.fault;
   const step = operation.steps.find((item) => item.state === "failed");
   return (
-    <Panel label="What went wrong" className="border-bad-line">
+    <Panel label="What went wrong" className="border-bad-line!">
       <div role="alert" className="flex flex-col gap-3 p-5">
         <div className="flex flex-col gap-1">
           <h2 className="font-semibold">{step ? `“${step.label}” failed` : "What happened"}</h2>

@@ -29,8 +29,8 @@ export function Waterfall({ rows, from, to, slowestId }: { rows: readonly Waterf
         <span />
         <div className="relative mr-24 h-7">
           {ticks.map((tick) => (
-            <span key={tick} className={cx("absolute top-1.5", tick === 1 ? "-translate-x-full" : tick > 0 && "-translate-x-1/2")} style={{ left: `${tick * 100}%` }}>
-              {duration((total * tick) / 1000)}
+            <span key={tick} className={cx("absolute top-1.5 whitespace-nowrap", tick === 1 ? "-translate-x-full" : tick > 0 && "-translate-x-1/2")} style={{ left: `${tick * 100}%` }}>
+              {tick === 0 ? "0" : duration((total * tick) / 1000)}
             </span>
           ))}
         </div>
