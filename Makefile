@@ -1,0 +1,90 @@
+# The front door of Nimbus. Every target works alone and may be repeated; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# What the portal is built from; its own output and packages are not among it.
+PORTAL_SOURCES := $(shell find web/portal -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+
+NATS   := target/stamps/nats
+NPM    := target/stamps/npm
+PORTAL := target/stamps/portal
+DEBUG  := target/debug/nimbus
+NIMBUS := target/release/nimbus
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: tools $(DEBUG) ## sign up, provision a VM on a simulated cluster, show it; ONCE=1 ends after that
+	@$(DEBUG) dev --demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
+
+.PHONY: dev
+dev: tools $(DEBUG) ## run a server with a simulated cluster on 127.0.0.1:8080
+	@$(DEBUG) dev
+
+.PHONY: test
+test: tools-test $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
+	@ops/dev/test.sh
+
+.PHONY: test-rust test-portal test-pve test-api test-e2e
+test-rust test-portal test-pve test-api test-e2e: tools-test $(DEBUG) $(NPM) ## one part of `make test`
+	@ops/dev/test.sh $(@:test-%=%)
+
+.PHONY: bench
+bench: tools $(NIMBUS) ## measure the budgets, ours and raw in one run
+	@cargo run --quiet --release -p nimbus-tests --bin bench
+
+.PHONY: build
+build: tools $(NIMBUS) ## the release binary at target/release/nimbus
+
+.PHONY: generate
+generate: tools $(NATS) ## write the checked-in files that are made from code
+	NIMBUS_GENERATE=1 cargo test --quiet --workspace --lib --bins -- the_contract_is_the_one_that_is_checked_in is_checked_in
+	@if [ -f proto/openapi.json ]; then $(MAKE) $(NPM) && npm --prefix web run generate -w portal; fi
+
+.PHONY: fmt
+fmt: ## format the Rust sources
+	cargo fmt --all
+
+.PHONY: lint
+lint: $(NATS) ## formats and lints only
+	@ops/dev/test.sh fmt lint deny
+
+.PHONY: portal
+portal: tools $(PORTAL) ## build the portal into web/portal/dist
+
+.PHONY: clean-test
+clean-test: ## stop the private PostgreSQL of the tests and remove what they left
+	@ops/dev/test.sh clean
+	rm -rf tests/output target/venv
+
+.PHONY: tools tools-test
+tools:
+	@ops/dev/install.sh build
+tools-test:
+	@ops/dev/install.sh test
+	@ops/dev/venv.sh
+
+$(NATS): ops/dev/nats.sh
+	@ops/dev/nats.sh
+	@mkdir -p $(@D) && touch $@
+
+$(NPM): web/package-lock.json web/package.json $(wildcard web/*/package.json)
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@mkdir -p $(@D) && touch $@
+
+$(PORTAL): $(NPM) $(PORTAL_SOURCES)
+	npm --prefix web run build
+	@mkdir -p $(@D) && touch $@
+
+# cargo knows best what is out of date.
+.PHONY: $(DEBUG) $(NIMBUS)
+$(DEBUG): $(NATS) $(PORTAL)
+	cargo build -p nimbus
+$(NIMBUS): $(NATS) $(PORTAL)
+	cargo build --release -p nimbus

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian machine to build, run and test Nimbus.
+#
+#   ops/dev/install.sh build   what `make build` and `make demo` need
+#   ops/dev/install.sh test    that, and what `make test` needs
+#
+# Says what it installs. Needs root or sudo only when something is missing. The Rust toolchain and
+# Node.js are not Debian packages of the right version: they are looked for, and named when missing.
+set -euo pipefail
+
+packages=()
+need() { # need COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || packages+=("$2")
+}
+
+build() {
+    need cc gcc
+    need make make
+    need python3 python3
+    need curl curl
+    # pip of a virtual environment: Debian keeps it in a package of its own.
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages+=(python3-venv)
+}
+
+test_tools() {
+    build
+    need chromium chromium
+    need unzip unzip
+    ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1 || packages+=(postgresql)
+}
+
+case ${1:-} in
+build) build ;;
+test) test_tools ;;
+*)
+    echo "usage: $0 build|test" >&2
+    exit 2
+    ;;
+esac
+
+if [ ${#packages[@]} -gt 0 ]; then
+    if [ "$(id -u)" -eq 0 ]; then
+        root=()
+    elif command -v sudo >/dev/null 2>&1; then
+        root=(sudo)
+    else
+        echo "$0: missing: ${packages[*]}; neither root nor sudo, so they cannot be installed" >&2
+        exit 1
+    fi
+    echo "$0: installing ${packages[*]}" >&2
+    "${root[@]}" apt-get update -qq
+    # A server that the package would start is not wanted: tests start a private one.
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null || {
+        echo "$0: could not install ${packages[*]}" >&2
+        exit 1
+    }
+fi
+
+missing=0
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "$0: cargo is missing: install Rust with rustup (rust-toolchain.toml names the version)" >&2
+    missing=1
+fi
+if ! command -v npm >/dev/null 2>&1 || ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)'; then
+    echo "$0: Node.js 20 or newer with npm is missing" >&2
+    missing=1
+fi
+exit $missing

@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Runs the test suites and says at the end which passed. `make test` builds what they need first.
+#
+#   ops/dev/test.sh                all of them
+#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal pve api e2e
+#   ops/dev/test.sh clean          stop the private PostgreSQL and remove its data
+#
+# Every suite runs even when one before it failed; the exit code is 1 when any did.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+
+port=${NIMBUS_TEST_POSTGRES_PORT:-54330}
+# PostgreSQL does not run as root, and its user cannot enter every checkout.
+data=${TMPDIR:-/tmp}/nimbus-test-postgres-$(id -u)-$port
+binary=$root/target/debug/nimbus
+output=$root/tests/output
+mkdir -p "$output"
+started=""
+
+stop_postgres() {
+    if [ -n "$started" ]; then
+        ops/dev/postgres.sh stop "$data" "$port" || true
+        started=""
+    fi
+}
+trap stop_postgres EXIT
+
+start_postgres() {
+    if [ -n "${NIMBUS_TEST_POSTGRES:-}" ]; then
+        return
+    fi
+    ops/dev/postgres.sh start "$data" "$port" || return 1
+    started=yes
+    NIMBUS_TEST_POSTGRES=$(ops/dev/postgres.sh url "$data" "$port")
+    export NIMBUS_TEST_POSTGRES
+}
+
+fmt() {
+    cargo fmt --all --check
+}
+
+lint() {
+    cargo clippy --workspace --all-targets --quiet -- -D warnings
+}
+
+deny() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "cargo-deny is not installed: licences, bans and sources are not checked (cargo install cargo-deny)"
+        return 77
+    fi
+    cargo deny check licenses bans sources
+}
+
+rust() {
+    start_postgres || return 1
+    export NIMBUS_BIN=$binary NIMBUS_TEST_NATS_SERVER=${NIMBUS_NATS_SERVER:-$root/target/nats/nats-server}
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --no-fail-fast
+    else
+        cargo test --workspace --no-fail-fast --lib --bins --tests
+    fi
+    local result=$?
+    stop_postgres
+    return $result
+}
+
+doc() {
+    cargo test --workspace --doc --quiet
+}
+
+portal() {
+    npm --prefix web run lint && npm --prefix web run typecheck && npm --prefix web test
+}
+
+# Waits until the server that wrote FILE is ready, or has ended.
+wait_ready() { # wait_ready FILE PID
+    for _ in $(seq 300); do
+        [ -s "$1" ] && return
+        kill -0 "$2" 2>/dev/null || return 1
+        sleep 0.1
+    done
+    return 1
+}
+
+end() { # end PID
+    kill "$1" 2>/dev/null
+    wait "$1" 2>/dev/null
+}
+
+# The simulator, driven by a client that others wrote.
+pve() {
+    local work ready server result
+    work=$(mktemp -d) ready=$work/ready.json
+    PVE_SIM_TOKEN_SECRET=test-secret "$binary" pve-sim --listen 127.0.0.1:0 --nodes 3 --token-id 'root@pam!test' \
+        --latency-scale 0.01 --ready-file "$ready" >"$output/pve-sim.log" 2>&1 &
+    server=$!
+    if wait_ready "$ready" $server; then
+        PVE_URL=$(field url "$ready") PVE_TOKEN_ID='root@pam!test' PVE_TOKEN_SECRET=test-secret \
+            target/venv/bin/python shared/pve-sim/tests/proxmoxer_conformance.py
+        result=$?
+    else
+        echo "the simulator did not start; its output:" >&2
+        cat "$output/pve-sim.log" >&2
+        result=1
+    fi
+    end $server
+    rm -rf "$work"
+    return $result
+}
+
+field() { # field NAME FILE
+    target/venv/bin/python -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
+}
+
+# What the OpenAPI document allows and what it does not, against a running server.
+api() {
+    ops/dev/schemathesis.sh "$binary" "$output"
+}
+
+# A person in a browser.
+e2e() {
+    if [ ! -f web/e2e/package.json ]; then
+        echo "there is no browser suite at web/e2e"
+        return 77
+    fi
+    NIMBUS_BIN=$binary npm --prefix web test -w e2e
+}
+
+if [ "${1:-}" = clean ]; then
+    [ ! -d "$data" ] || ops/dev/postgres.sh stop "$data" "$port"
+    rm -rf "$data"
+    exit
+fi
+
+suites=("$@")
+[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal pve api e2e rust)
+
+passed=0 failed=0 skipped=0
+lines=()
+for suite in "${suites[@]}"; do
+    case $suite in
+    fmt | lint | deny | rust | doc | portal | pve | api | e2e) ;;
+    *)
+        echo "$0: there is no suite $suite" >&2
+        exit 2
+        ;;
+    esac
+    printf '\n=== %s\n' "$suite"
+    begun=$SECONDS
+    "$suite"
+    case $? in
+    0) word=passed passed=$((passed + 1)) ;;
+    77) word=skipped skipped=$((skipped + 1)) ;;
+    *) word=FAILED failed=$((failed + 1)) ;;
+    esac
+    lines+=("$(printf '%-8s %-8s %4d s' "$suite" $word $((SECONDS - begun)))")
+done
+
+printf '\n'
+printf '%s\n' "${lines[@]}"
+echo "suites: $passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
