@@ -237,7 +237,12 @@ mod tests {
             let name = code.as_str();
             assert!(seen.insert(name), "{name} stands twice");
             assert_eq!(Code::find(name), Some(code));
-            assert!(name.contains('.') && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c)));
+            assert!(
+                name.contains('.')
+                    && name
+                        .chars()
+                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c))
+            );
             assert!((400..600).contains(&code.entry().http_status));
         }
         assert_eq!(Code::find("op.no_such_code"), None);

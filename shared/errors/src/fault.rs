@@ -37,7 +37,12 @@ impl Fault {
     /// A fault of `code` with the given message.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code: code.as_str().to_owned(), message: message.into(), detail: None, retryable: code.entry().retryable }
+        Self {
+            code: code.as_str().to_owned(),
+            message: message.into(),
+            detail: None,
+            retryable: code.entry().retryable,
+        }
     }
 
     /// Adds facts for programs.
@@ -86,7 +91,9 @@ impl Fault {
     /// The detail as JSON; `None` when there is none or it is not JSON.
     #[must_use]
     pub fn detail_json(&self) -> Option<serde_json::Value> {
-        self.detail.as_deref().and_then(|text| serde_json::from_str(text).ok())
+        self.detail
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok())
     }
 }
 
@@ -142,26 +149,48 @@ mod tests {
     }
     impl Coded for Save {
         fn code(&self) -> Code {
-            if self.name == "secret" { Code::ServiceStorageIo } else { Code::OpConflict }
+            if self.name == "secret" {
+                Code::ServiceStorageIo
+            } else {
+                Code::OpConflict
+            }
         }
     }
 
     #[test]
     fn the_chain_names_every_cause_once() {
-        let error = Save { name: "row", source: std::io::Error::other("disk full") };
+        let error = Save {
+            name: "row",
+            source: std::io::Error::other("disk full"),
+        };
         assert_eq!(chain(&error), "could not save row: disk full");
     }
 
     #[test]
     fn causes_of_internal_failures_do_not_leave_the_process() {
-        let fault = Fault::from(Save { name: "secret", source: std::io::Error::other("disk full") });
+        let fault = Fault::from(Save {
+            name: "secret",
+            source: std::io::Error::other("disk full"),
+        });
         assert!(!fault.message.contains("secret"), "{}", fault.message);
-        assert_eq!(Fault::from(Save { name: "row", source: std::io::Error::other("x") }).message, "could not save row");
+        assert_eq!(
+            Fault::from(Save {
+                name: "row",
+                source: std::io::Error::other("x")
+            })
+            .message,
+            "could not save row"
+        );
     }
 
     #[test]
     fn a_code_of_a_newer_peer_is_an_internal_error_here() {
-        let fault = Fault { code: "machine.from_the_future".into(), message: "?".into(), detail: None, retryable: false };
+        let fault = Fault {
+            code: "machine.from_the_future".into(),
+            message: "?".into(),
+            detail: None,
+            retryable: false,
+        };
         assert_eq!(fault.entry().http_status, 500);
     }
 }

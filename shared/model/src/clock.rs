@@ -27,14 +27,24 @@ impl Clock {
     #[must_use]
     pub fn movable() -> (Self, Jump) {
         let offset = Arc::new(AtomicI64::new(0));
-        (Self { jump: Some(Arc::clone(&offset)) }, Jump(offset))
+        (
+            Self {
+                jump: Some(Arc::clone(&offset)),
+            },
+            Jump(offset),
+        )
     }
 
     /// The time now, as this clock tells it.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the wall clock"
+    )]
     pub fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
         let offset = self.jump.as_ref().map_or(0, |jump| jump.load(Ordering::Relaxed));
         Timestamp::from_micros(micros.saturating_add(offset))
@@ -44,7 +54,10 @@ impl Clock {
 impl Jump {
     /// Moves the clock forward.
     pub fn forward(&self, span: Duration) {
-        self.0.fetch_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.0.fetch_add(
+            i64::try_from(span.as_micros()).unwrap_or(i64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }
 

@@ -46,7 +46,10 @@ impl std::str::FromStr for Hostname {
         if length > 63 {
             return Err(HostnameError::TooLong(length));
         }
-        if let Some(wrong) = text.chars().find(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-')) {
+        if let Some(wrong) = text
+            .chars()
+            .find(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-'))
+        {
             return Err(HostnameError::Character(wrong));
         }
         if text.starts_with('-') || text.ends_with('-') {
@@ -73,7 +76,10 @@ mod tests {
             assert!(good.parse::<Hostname>().is_ok(), "{good}");
         }
         assert_eq!("".parse::<Hostname>(), Err(HostnameError::Empty));
-        assert_eq!("a".repeat(64).parse::<Hostname>(), Err(HostnameError::TooLong(64)));
+        assert_eq!(
+            "a".repeat(64).parse::<Hostname>(),
+            Err(HostnameError::TooLong(64))
+        );
         assert_eq!("Web".parse::<Hostname>(), Err(HostnameError::Character('W')));
         assert_eq!("a.b".parse::<Hostname>(), Err(HostnameError::Character('.')));
         assert_eq!("-a".parse::<Hostname>(), Err(HostnameError::Hyphen));

@@ -145,7 +145,13 @@ mod tests {
         assert_eq!(id.to_string().parse::<MachineId>(), Ok(id));
         let error = UserId::fresh().to_string().parse::<MachineId>().unwrap_err();
         assert!(error.to_string().contains("expected vm_"), "{error}");
-        for bad in ["", "vm_", "vm_zz", "vm_00000000-0000-0000-0000-000000000000", "VM_00000000000000000000000000000000"] {
+        for bad in [
+            "",
+            "vm_",
+            "vm_zz",
+            "vm_00000000-0000-0000-0000-000000000000",
+            "VM_00000000000000000000000000000000",
+        ] {
             assert!(bad.parse::<MachineId>().is_err(), "{bad}");
         }
     }

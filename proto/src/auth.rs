@@ -1,0 +1,265 @@
+//! `auth`: users, sessions, tenants and tokens.
+
+use nimbus_bus::{Identity, Scope};
+use nimbus_model::{SessionId, TenantId, Timestamp, TokenId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::{method, sample};
+
+/// A person, as they may be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Who.
+    pub id: UserId,
+    /// Display name, trimmed.
+    pub name: String,
+    /// Mail address, trimmed and in lower case.
+    pub email: String,
+    /// Whether they administer this installation.
+    pub is_admin: bool,
+    /// Their personal tenant.
+    pub tenant: TenantId,
+    /// When they registered.
+    pub created_at: Timestamp,
+}
+
+/// A text that must not be logged: a password or a bearer secret on its way to `auth`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text; for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret([redacted])")
+    }
+}
+
+/// Registers a person; the first one becomes administrator, in the same transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterRequest {
+    /// Display name.
+    pub name: String,
+    /// Mail address.
+    pub email: String,
+    /// Password, at least 8 characters.
+    pub password: Secret,
+    /// Address of the client, for throttling.
+    pub address: String,
+    /// Refuse with `op.conflict` when there is a user already (first-run set-up).
+    pub only_first: bool,
+}
+
+/// Signs a person in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRequest {
+    /// Mail address.
+    pub email: String,
+    /// Password.
+    pub password: Secret,
+    /// Address of the client, for throttling and the list of sessions.
+    pub address: String,
+    /// The browser, for the list of sessions.
+    pub user_agent: String,
+}
+
+/// A new session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginReply {
+    /// Who signed in.
+    pub user: User,
+    /// What the cookie holds; only its hash is stored.
+    pub secret: Secret,
+    /// When the session ends.
+    pub expires_at: Timestamp,
+}
+
+/// A credential in exchange for a short-lived access token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangeRequest {
+    /// The session cookie's or the personal access token's secret.
+    pub secret: Secret,
+}
+
+/// A short-lived access token and what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchanged {
+    /// The JWT that travels on the bus.
+    pub access_token: Secret,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// What it says.
+    pub identity: Identity,
+}
+
+/// Ends the session of this secret; unknown secrets are fine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogoutRequest {
+    /// The session cookie's secret.
+    pub secret: Secret,
+}
+
+/// Changes the caller's password and ends their other sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangePasswordRequest {
+    /// The password in force.
+    pub current: Secret,
+    /// The one that shall be.
+    pub new: Secret,
+}
+
+/// A personal access token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// The name its owner gave it.
+    pub name: String,
+    /// What it may be used for.
+    pub scopes: Vec<Scope>,
+    /// The first characters of the secret, to recognise it.
+    pub prefix: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends, if it does.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last exchanged; at most a minute late.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Makes a personal access token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateTokenRequest {
+    /// 1 to 64 characters, unique among the caller's tokens.
+    pub name: String,
+    /// What it may be used for; never more than the caller's own credential.
+    pub scopes: Vec<Scope>,
+    /// Days until it ends, 1 to 366; `None` for never.
+    pub expires_in_days: Option<u32>,
+}
+
+/// A new token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    /// The token.
+    pub token: Token,
+    /// Its secret, shown this once.
+    pub secret: Secret,
+}
+
+/// A signed-in browser of the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Where it was opened from.
+    pub address: String,
+    /// With which browser.
+    pub user_agent: String,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
+/// One public key that verifies access tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyingKey {
+    /// The `kid` of tokens signed with it.
+    pub id: String,
+    /// 32 bytes of Ed25519 (RFC 8032).
+    pub key: Vec<u8>,
+}
+
+/// What the first-run page needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetupStatus {
+    /// Whether anybody has registered.
+    pub has_users: bool,
+}
+
+fn user() -> User {
+    User {
+        id: sample::user(),
+        name: "Ada".into(),
+        email: "ada@example.org".into(),
+        is_admin: true,
+        tenant: sample::tenant(),
+        created_at: sample::at(),
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        user: sample::user(),
+        tenant: sample::tenant(),
+        admin: false,
+        scopes: vec![Scope::MachinesRead, Scope::Account],
+        session: Some(sample::session()),
+        token: None,
+    }
+}
+
+fn token() -> Token {
+    Token {
+        id: sample::token(),
+        name: "laptop".into(),
+        scopes: vec![Scope::MachinesWrite],
+        prefix: "nbp_1a2b".into(),
+        created_at: sample::at(),
+        expires_at: Some(sample::at()),
+        last_used_at: None,
+    }
+}
+
+method!(/// Registers a person.
+    Register = auth.register, 10000 ms, Never, Service, RegisterRequest => User,
+    samples RegisterRequest { name: "Ada".into(), email: "ada@example.org".into(), password: Secret::new("correct horse"), address: "127.0.0.1".into(), only_first: false } => user());
+method!(/// Signs a person in.
+    Login = auth.login, 10000 ms, Never, Service, LoginRequest => LoginReply,
+    samples LoginRequest { email: "ada@example.org".into(), password: Secret::new("correct horse"), address: "127.0.0.1".into(), user_agent: "curl/8".into() }
+        => LoginReply { user: user(), secret: Secret::new("00ff"), expires_at: sample::at() });
+method!(/// Ends a session.
+    Logout = auth.logout, 3000 ms, SameKey, Service, LogoutRequest => (), samples LogoutRequest { secret: Secret::new("00ff") } => ());
+method!(/// Turns a session cookie into an access token.
+    ExchangeSession = auth.exchange_session, 3000 ms, Read, Service, ExchangeRequest => Exchanged,
+    samples ExchangeRequest { secret: Secret::new("00ff") } => Exchanged { access_token: Secret::new("a.b.c"), expires_at: sample::at(), identity: identity() });
+method!(/// Turns a personal access token into an access token.
+    ExchangeToken = auth.exchange_token, 3000 ms, Read, Service, ExchangeRequest => Exchanged,
+    samples ExchangeRequest { secret: Secret::new("nbp_00ff") } => Exchanged { access_token: Secret::new("a.b.c"), expires_at: sample::at(), identity: identity() });
+method!(/// The caller's own account.
+    Me = auth.me, 3000 ms, Read, User, () => User, samples () => user());
+method!(/// Changes the caller's password.
+    ChangePassword = auth.change_password, 10000 ms, Never, User, ChangePasswordRequest => (),
+    samples ChangePasswordRequest { current: Secret::new("correct horse"), new: Secret::new("battery staple") } => ());
+method!(/// The caller's tokens, newest first.
+    ListTokens = auth.list_tokens, 3000 ms, Read, User, () => Vec<Token>, samples () => vec![token()]);
+method!(/// Makes a token for the caller.
+    CreateToken = auth.create_token, 3000 ms, Never, User, CreateTokenRequest => CreatedToken,
+    samples CreateTokenRequest { name: "laptop".into(), scopes: vec![Scope::MachinesRead], expires_in_days: Some(30) } => CreatedToken { token: token(), secret: Secret::new("nbp_00ff") });
+method!(/// Revokes one of the caller's tokens.
+    RevokeToken = auth.revoke_token, 3000 ms, SameKey, User, TokenId => (), samples sample::token() => ());
+method!(/// The caller's sessions, newest first.
+    ListSessions = auth.list_sessions, 3000 ms, Read, User, () => Vec<Session>,
+    samples () => vec![Session { id: sample::session(), created_at: sample::at(), expires_at: sample::at(), address: "127.0.0.1".into(), user_agent: "curl/8".into(), current: true }]);
+method!(/// Ends one of the caller's sessions.
+    RevokeSession = auth.revoke_session, 3000 ms, SameKey, User, SessionId => (), samples sample::session() => ());
+method!(/// The keys that verify access tokens, the newest first.
+    VerifyingKeys = auth.verifying_keys, 3000 ms, Read, Service, () => Vec<VerifyingKey>, samples () => vec![VerifyingKey { id: "k1".into(), key: vec![7; 32] }]);
+method!(/// What the first-run page needs to know.
+    Setup = auth.setup, 3000 ms, Read, Service, () => SetupStatus, samples () => SetupStatus { has_users: true });

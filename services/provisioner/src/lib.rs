@@ -1,0 +1,179 @@
+//! The provisioner: machines, the sagas that make, power and delete them, where they are placed, and
+//! how their rows follow the cluster.
+//!
+//! ```text
+//! methods ─▶ orders ──one transaction──▶ machine row + quota slot + operation + saga + outbox
+//!                                             │ wake-up (work queue)
+//!                                        sagas::driver ─▶ provision / delete / power ─▶ hypervisor ─▶ Proxmox
+//!                                             │ observer: operation, machine, events, in the saga's own transactions
+//! reconcile, watch ◀── cluster view ──────────┘
+//! ```
+//!
+//! It owns the tables `provisioner_*`. Proxmox is the truth for which VM exists.
+
+mod cluster;
+mod config;
+mod error;
+mod hypervisor;
+mod keys;
+mod machine;
+mod marker;
+mod methods;
+mod observe;
+mod operation;
+mod orders;
+mod placement;
+mod reconcile;
+mod sagas;
+mod service;
+mod trace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nimbus_saga::SagaStore;
+use nimbus_service::{Ctx, OnError, Outbox, RunError};
+use nimbus_store::{Migration, migrations};
+
+pub use config::ProvisionerConfig;
+pub use service::ClusterAccess;
+
+use crate::cluster::Cluster;
+use crate::error::MachineError;
+use crate::placement::Rules;
+use crate::sagas::observer::Watch;
+use crate::service::{Inner, News, Provisioner};
+
+const SERVICE: &str = "provisioner";
+/// How long a lease of periodic work lasts without being renewed.
+const LEASE: Duration = Duration::from_secs(15);
+/// How long private keys that nobody claims, and idempotency keys, are kept.
+const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+const MIGRATIONS: &[Migration] = migrations![
+    "0001_init" => include_str!("../migrations/0001_init.sql"),
+    "0002_saga" => nimbus_saga::ddl!("provisioner"),
+];
+
+/// Serves until `ctx.stop` fires. Ready once every subscription is live.
+///
+/// # Errors
+/// When the tables cannot be opened or the bus refuses.
+pub async fn run(ctx: Ctx, config: ProvisionerConfig, access: ClusterAccess) -> Result<(), RunError> {
+    let store = ctx.store(SERVICE, MIGRATIONS).await?;
+    let outbox = Outbox::new(store.clone(), "provisioner_outbox");
+    let news = News {
+        outbox: outbox.clone(),
+        clock: ctx.clock.clone(),
+    };
+    let watch = Arc::new(Watch { news: news.clone() });
+    let sagas = SagaStore::new(store.clone(), SERVICE, ctx.clock.clone()).with_observer(watch);
+    sagas
+        .forget_leases()
+        .await
+        .map_err(|error| RunError::other("taking over unfinished operations", error))?;
+    let provisioner = Provisioner::new(Inner {
+        sagas,
+        store,
+        bus: ctx.bus.clone(),
+        clock: ctx.clock.clone(),
+        sealer: ctx.sealer(SERVICE)?,
+        rules: Rules::of(&config),
+        cluster: access
+            .client
+            .clone()
+            .map(|client| Cluster::new(client, ctx.clock.clone())),
+        access,
+        config,
+        news,
+        placing: tokio::sync::Mutex::default(),
+    });
+    ctx.bus.ensure_streams().await?;
+    outbox.relay(&ctx.tasks, &ctx.bus, "provisioner.outbox");
+    let serving = methods::serve(&ctx, &provisioner).await?;
+    if provisioner.client().is_ok() {
+        sagas::driver::start(&ctx, &provisioner);
+        periodic(&ctx, &provisioner);
+    }
+    ctx.ready().await;
+    serving.stop().await;
+    Ok(())
+}
+
+/// Work that one replica does for all, under a lease.
+fn periodic(ctx: &Ctx, provisioner: &Provisioner) {
+    let config = &provisioner.inner().config;
+    let reconcile = config.reconcile_interval;
+    if !reconcile.is_zero() {
+        every(
+            ctx,
+            provisioner,
+            "provisioner.reconcile",
+            reconcile,
+            |this| async move {
+                let report = reconcile::run(&this).await?;
+                let changes =
+                    report.migrated.len() + report.renamed.len() + report.missed.len() + report.deleted.len();
+                if changes > 0 {
+                    tracing::info!(changes, "reconciled the machines with the cluster");
+                }
+                Ok(())
+            },
+        );
+    }
+    let watch = config.watch_interval;
+    if !watch.is_zero() {
+        every(ctx, provisioner, "provisioner.watch", watch, |this| async move {
+            reconcile::watch(&this).await
+        });
+    }
+    every(
+        ctx,
+        provisioner,
+        "provisioner.expire",
+        Duration::from_secs(600),
+        |this| async move {
+            let inner = this.inner();
+            let before = inner.clock.now().before(KEEP);
+            inner
+                .store
+                .write(move |tx| {
+                    Box::pin(async move {
+                        operation::store::expire(tx, before)
+                            .await
+                            .map_err(MachineError::from)
+                    })
+                })
+                .await?;
+            Ok(())
+        },
+    );
+}
+
+fn every<F, Fut>(ctx: &Ctx, provisioner: &Provisioner, name: &'static str, pause: Duration, work: F)
+where
+    F: Fn(Provisioner) -> Fut + Send + Sync + Clone + 'static,
+    Fut: Future<Output = Result<(), MachineError>> + Send + 'static,
+{
+    let (bus, stop, provisioner) = (ctx.bus.clone(), ctx.stop.clone(), provisioner.clone());
+    let work = Arc::new(work);
+    ctx.tasks.spawn(name, OnError::Restart, move || {
+        let (bus, stop, provisioner, work) =
+            (bus.clone(), stop.clone(), provisioner.clone(), Arc::clone(&work));
+        async move {
+            bus.singleton(name, LEASE, stop, move || {
+                let (provisioner, work) = (provisioner.clone(), Arc::clone(&work));
+                async move {
+                    loop {
+                        tokio::time::sleep(pause).await;
+                        if let Err(error) = work(provisioner.clone()).await {
+                            tracing::warn!(cause = %nimbus_errors::chain(&error), "{name} did not succeed");
+                        }
+                    }
+                }
+            })
+            .await;
+            Ok(())
+        }
+    });
+}
