@@ -1,20 +1,7 @@
 import { http, HttpResponse } from "msw";
 import type { Fault } from "~/api/types";
 import * as data from "./data";
-
-export function fault(code: string, message: string, extra: Partial<Fault> = {}): Fault {
-  return {
-    code,
-    message,
-    requestId: "req-0011223344",
-    timestamp: new Date(data.NOW).toISOString(),
-    severity: "error",
-    retryable: false,
-    detail: null,
-    remediation: { action: "fix_request", message: "Change the request and send it again." },
-    ...extra,
-  };
-}
+import { fault } from "./fault";
 
 export function ok(value: unknown, status = 200) {
   return HttpResponse.json({ success: true, data: value }, { status });

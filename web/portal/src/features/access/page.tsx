@@ -330,7 +330,7 @@ function TokenForm({ onClose }: { onClose: () => void }) {
         value={name}
         onChange={setName}
         autoFocus
-        maxLength={100}
+        maxLength={64}
         autoComplete="off"
         placeholder="laptop"
         description="What it is for, so that you know later which one to revoke."

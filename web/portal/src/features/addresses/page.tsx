@@ -224,8 +224,8 @@ function Report({ report }: { report: ReconcileReport }) {
                 {item.node != null ? ` on ${item.node}` : ""}.
               </li>
             ))}
-            {report.freed.length > 0 ? <li>{plural(report.freed.length, "address", "addresses")} freed: no longer used anywhere.</li> : null}
-            {report.vacated.length > 0 ? <li>{plural(report.vacated.length, "address", "addresses")} not seen this time; kept for now.</li> : null}
+            {report.freed.length > 0 ? <li>{plural(report.freed.length, "expired reservation")} freed.</li> : null}
+            {report.vacated.length > 0 ? <li>{plural(report.vacated.length, "address", "addresses")} vacated: the guest is gone.</li> : null}
           </ul>
         ) : null}
       </div>

@@ -131,7 +131,7 @@ function NodeRow({ node, tier }: { node: NodeView; tier: TierKey }) {
               </span>
             </div>
             <span className="text-xs text-muted">
-              {plural(node.vm_count, "machine")} of ours, {node.vm_count_total} in all
+              {node.vm_count} of {plural(node.vm_count_total, "guest")} running
             </span>
           </div>
           <div className="grid min-w-0 gap-x-6 gap-y-3 sm:grid-cols-3">
