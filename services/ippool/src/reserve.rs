@@ -1,0 +1,90 @@
+//! Handing out an address: promise it in the books, check it in the cluster, give it or try the next.
+//!
+//! ```text
+//!  books: lowest free, or what the machine has ──▶ cluster: who has it?
+//!     ▲                                              ├─ nobody ─────────▶ the lease
+//!     │                                              ├─ its own VM ─────▶ the lease
+//!     └── the next one (the guest keeps this one) ◀──┼─ another guest   (three times, then contested)
+//!                                                    └─ cannot tell ────▶ promise taken back, partial
+//! ```
+
+use nimbus_model::MachineId;
+use nimbus_proto::ippool::{AddressStatus, Lease};
+
+use crate::error::PoolError;
+use crate::pool::{PassedOver, Pool, Taken};
+use crate::snapshot::{Cluster, Guest};
+use crate::state::Row;
+
+/// Addresses that are tried before the pool is called contested.
+const TRIES: usize = 3;
+/// How often the whole is begun again because others changed the row.
+const RACES: usize = 8;
+
+/// Gives `machine` an address that nobody in the cluster has.
+///
+/// Repeats give the same lease and renew the promise, so a saga that takes longer than the
+/// reservation's time keeps its address by asking again. A repeat whose address another guest has
+/// taken in between gets the next one.
+pub(crate) async fn reserve(
+    pool: &Pool,
+    cluster: Option<&Cluster>,
+    machine: MachineId,
+    hostname: &str,
+) -> Result<Lease, PoolError> {
+    let network = pool.network()?;
+    let cluster = cluster.ok_or(PoolError::NotConfigured { missing: "PROXMOX_HOST" })?;
+    let lease = |row: &Row| Lease { ip: row.ip, prefix: network.prefix, gateway: network.gateway };
+    let mut tried = Vec::new();
+    let mut races = 0;
+    let mut taken = pool.take(machine, hostname).await?;
+    loop {
+        let holder = match verify(cluster, &taken, hostname).await {
+            Ok(None) => return Ok(lease(&taken.row)),
+            Ok(Some(holder)) => holder,
+            Err(error) => {
+                // A promise from before stays: the machine's saga may be using it, and gives it back itself.
+                if taken.fresh {
+                    pool.take_back(&taken.row).await?;
+                }
+                return Err(error);
+            }
+        };
+        let again = (tried.len() + 1 < TRIES).then_some((machine, hostname));
+        taken = match pool.pass_over(&taken.row, &holder, again).await? {
+            PassedOver::Next(next) => {
+                tried.push(taken.row.ip);
+                next
+            }
+            PassedOver::Nothing => {
+                tried.push(taken.row.ip);
+                return Err(if again.is_some() {
+                    PoolError::Exhausted { range: network.range }
+                } else {
+                    PoolError::Contested { tried }
+                });
+            }
+            PassedOver::Raced if races < RACES => {
+                races += 1;
+                pool.take(machine, hostname).await?
+            }
+            PassedOver::Raced => return Err(PoolError::Raced { machine }),
+        };
+    }
+}
+
+/// The guest that keeps the machine from its address.
+async fn verify(cluster: &Cluster, taken: &Taken, hostname: &str) -> Result<Option<Guest>, PoolError> {
+    // In use according to the books: the holder is the machine's own VM, or a conflict for a person.
+    if taken.row.status == AddressStatus::Allocated {
+        return Ok(None);
+    }
+    let holder = cluster.holder(taken.row.ip).await?;
+    // The machine's VM may be there already when the request is a repeat. Its name tells: hostnames
+    // are unique, and a VM that was made between two requests for one machine is hardly a stranger's.
+    let own = |guest: &Guest| !taken.fresh && guest.name.as_deref() == Some(hostname);
+    Ok(holder.filter(|guest| !own(guest)))
+}
+
+#[cfg(test)]
+mod tests;
