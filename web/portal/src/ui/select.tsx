@@ -33,7 +33,7 @@ export function Select<K extends string>({ label, hideLabel, options, value, onC
     >
       {hideLabel ? null : <Label className="text-sm font-medium">{label}</Label>}
       <Button className="inline-flex h-8 items-center justify-between gap-2 rounded border border-line-strong bg-panel pr-2 pl-2.5 text-sm data-hovered:bg-hover">
-        <SelectValue className="truncate" />
+        <SelectValue className="truncate">{({ selectedText }) => selectedText}</SelectValue>
         <ChevronDown className="text-muted" />
       </Button>
       <Popover className={POPOVER}>

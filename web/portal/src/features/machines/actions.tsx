@@ -1,5 +1,5 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useState, type ReactElement } from "react";
+import { useRef, useState, type ReactElement } from "react";
 import { Form } from "react-aria-components/Form";
 import { api } from "~/api/endpoints";
 import { applyEvent } from "~/api/events";
@@ -49,6 +49,7 @@ export function usePower(machine: Machine) {
 export function MachineMenu({ machine, children, onDeleted }: { machine: Machine; children: ReactElement; onDeleted?: (operation: Operation) => void }) {
   const power = usePower(machine);
   const [asking, setAsking] = useState(false);
+  const trigger = useRef<HTMLSpanElement>(null);
   const entries: MenuEntry[] = [
     ...POWER.map((verb) => ({
       type: "item" as const,
@@ -73,14 +74,22 @@ export function MachineMenu({ machine, children, onDeleted }: { machine: Machine
   ];
   return (
     <>
-      <Menu label={`Actions for ${machine.hostname}`} entries={entries}>
-        {children}
-      </Menu>
+      <span ref={trigger} className="contents">
+        <Menu label={`Actions for ${machine.hostname}`} entries={entries}>
+          {children}
+        </Menu>
+      </span>
       <DeleteDialog
         machine={machine}
         isOpen={asking}
         onClose={() => {
           setAsking(false);
+          // What had the focus was the menu, which is gone: go back to what opened it, once the dialog has let go.
+          requestAnimationFrame(() => {
+            requestAnimationFrame(() => {
+              trigger.current?.querySelector("button")?.focus();
+            });
+          });
         }}
         {...(onDeleted ? { onDeleted } : {})}
       />
