@@ -12,6 +12,7 @@ use crate::config::ProxmoxConfig;
 use crate::encode;
 use crate::error::ProxmoxError;
 use crate::lenient;
+use crate::pace::Pace;
 use crate::request::{CloneSpec, ConfigPatch, DownloadSpec, PowerOp};
 use crate::transport::{Call, Transport};
 use crate::types::{
@@ -32,6 +33,7 @@ use crate::vmid::Vmid;
 pub struct Client {
     pub(crate) transport: Arc<Transport>,
     pub(crate) task_poll: Duration,
+    pub(crate) pace: Pace,
     pub(crate) poll_timeout: Duration,
 }
 
@@ -50,6 +52,7 @@ impl Client {
         Ok(Self {
             transport: Arc::new(Transport::new(&config)?),
             task_poll: config.task_poll.max(Duration::from_millis(1)),
+            pace: Pace::default(),
             // A poll that hangs must not cost the whole deadline of a task.
             poll_timeout: config.request_timeout.min(Duration::from_secs(10)),
         })

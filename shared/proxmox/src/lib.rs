@@ -18,6 +18,7 @@ mod config;
 mod encode;
 mod error;
 mod lenient;
+mod pace;
 mod request;
 mod tasks;
 mod tls;

@@ -1,7 +1,5 @@
 //! Tasks: asking, listing, waiting.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -12,8 +10,6 @@ use crate::transport::Call;
 use crate::types::{TaskListEntry, TaskLogLine, TaskStatus};
 use crate::upid::Upid;
 
-/// Longest pause between two looks at a task.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// Wrong answers in a row after which waiting makes no sense.
 const MAX_WRONG: u32 = 5;
 /// Lines of the log that a failure carries.
@@ -78,7 +74,8 @@ impl Client {
     /// at the deadline; whatever the poll says when it can never succeed.
     pub async fn wait_task(&self, upid: &Upid, deadline: Instant) -> Result<TaskOutcome, ProxmoxError> {
         let late = || ProxmoxError::TaskTimeout { upid: upid.clone() };
-        let mut pause = self.task_poll;
+        let began = Instant::now();
+        let wait = self.pace.wait(upid.kind());
         let mut wrong = 0;
         loop {
             match timeout_at(deadline, self.task_status(upid))
@@ -86,7 +83,11 @@ impl Client {
                 .map_err(|_| late())?
             {
                 Ok(status) if status.status == "stopped" => {
-                    return self.outcome(upid, status.exitstatus).await;
+                    let outcome = self.outcome(upid, status.exitstatus).await;
+                    if outcome.is_ok() {
+                        wait.ended(began.elapsed());
+                    }
+                    return outcome;
                 }
                 Ok(_) => wrong = 0,
                 Err(error) if error.is_transient() => {
@@ -106,8 +107,8 @@ impl Client {
             }
             // Between half and the whole of the pause, so that waiters started together spread out.
             let share = 0.5 + rand::random::<f64>() / 2.0;
+            let pause = wait.pause(began.elapsed(), self.task_poll);
             sleep_until((now + pause.mul_f64(share)).min(deadline)).await;
-            pause = (pause * 3 / 2).min(MAX_PAUSE);
         }
     }
 
