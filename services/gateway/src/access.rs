@@ -1,0 +1,230 @@
+//! Where a request comes from, which credential it carries, and whether its page may send it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use nimbus_errors::Code;
+use nimbus_proto::auth::Secret;
+use sha2::{Digest, Sha256};
+
+use crate::config::GatewayConfig;
+use crate::envelope::{Answer, ApiError};
+
+/// Name of the session cookie.
+pub(crate) const COOKIE_NAME: &str = "nimbus_sid";
+/// What personal access tokens begin with.
+const TOKEN_PREFIX: &str = "nbp_";
+/// Longest credential that is looked at.
+const LONGEST: usize = 256;
+
+/// The other side of a connection, as the server's socket knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// Whether we speak TLS with it.
+    pub(crate) tls: bool,
+}
+
+/// Who sends a request and how, proxies that we trust looked through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The client's address.
+    pub(crate) client: IpAddr,
+    /// Whether the client's side is encrypted.
+    pub(crate) https: bool,
+}
+
+impl Origin {
+    /// The last address of `X-Forwarded-For` that is not one of our proxies; the socket's own when
+    /// it is not a proxy.
+    pub(crate) fn of(peer: Peer, headers: &HeaderMap, config: &GatewayConfig) -> Self {
+        let direct = Self { client: peer.address.ip().to_canonical(), https: peer.tls };
+        if !config.trusts(direct.client) {
+            return direct;
+        }
+        let hops = headers.get_all("x-forwarded-for").into_iter().filter_map(|v| v.to_str().ok());
+        let mut hops: Vec<&str> = hops.flat_map(|line| line.split(',')).map(str::trim).collect();
+        let mut client = direct.client;
+        while let Some(hop) = hops.pop() {
+            // Something that is no address was not written by a proxy of ours.
+            let Some(address) = forwarded(hop) else { break };
+            client = address;
+            if !config.trusts(address) {
+                break;
+            }
+        }
+        let proto = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok());
+        Self { client, https: proto.map_or(peer.tls, |p| p.trim().eq_ignore_ascii_case("https")) }
+    }
+}
+
+fn forwarded(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|a| a.ip())).map(|a: IpAddr| a.to_canonical())
+}
+
+/// What kind of credential it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// The portal's cookie.
+    Session,
+    /// A personal access token.
+    Token,
+}
+
+/// A credential as a request carries it. Debug does not show it.
+#[derive(Clone, Debug)]
+pub(crate) struct Credential {
+    pub(crate) kind: Kind,
+    pub(crate) secret: Secret,
+    /// SHA-256 of the secret: what the cache is keyed by, so that it does not hold secrets.
+    pub(crate) digest: [u8; 32],
+}
+
+/// What a request says about its sender.
+#[derive(Clone, Debug)]
+pub(crate) enum Presented {
+    /// Nothing.
+    Nothing,
+    /// Something that cannot be a credential.
+    Malformed,
+    /// A credential, not yet checked.
+    Credential(Credential),
+}
+
+impl Presented {
+    /// The bearer token, or else the session cookie.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        if let Some(value) = headers.get(AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(|text| {
+                let (scheme, token) = text.split_once(' ')?;
+                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+            });
+            return match token {
+                Some(token) if token.starts_with(TOKEN_PREFIX) => Self::checked(Kind::Token, token),
+                _ => Self::Malformed,
+            };
+        }
+        match session_cookie(headers) {
+            Some(secret) => Self::checked(Kind::Session, secret),
+            None => Self::Nothing,
+        }
+    }
+
+    fn checked(kind: Kind, secret: &str) -> Self {
+        if secret.is_empty() || secret.len() > LONGEST || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+            return Self::Malformed;
+        }
+        let digest = Sha256::digest(secret.as_bytes()).into();
+        Self::Credential(Credential { kind, secret: Secret::new(secret), digest })
+    }
+
+    /// Whether a browser added the credential by itself.
+    fn is_ambient(&self) -> bool {
+        !matches!(self, Self::Credential(Credential { kind: Kind::Token, .. }))
+    }
+}
+
+fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(COOKIE).into_iter().filter_map(|v| v.to_str().ok());
+    lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(name, value)| (name == COOKIE_NAME && !value.is_empty()).then_some(value))
+}
+
+/// The cookie that opens a session; without a secret, the one that ends it.
+pub(crate) fn set_cookie(secret: Option<&Secret>, seconds: u64, https: bool) -> String {
+    let secure = if https { "; Secure" } else { "" };
+    let value = secret.map_or("", Secret::reveal);
+    format!("{COOKIE_NAME}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// Refuses requests that change something and come from a page of another origin.
+///
+/// Browsers say where a request comes from in `Sec-Fetch-Site` (Fetch Metadata) or `Origin`
+/// (RFC 6454); a page cannot change either. Programs that send neither have no ambient credential to
+/// abuse, and requests with a bearer token are not sent by a page by accident.
+pub(crate) fn check_origin(parts: &Parts, presented: &Presented) -> Answer<()> {
+    if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) || !presented.is_ambient() {
+        return Ok(());
+    }
+    let text = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
+    let same = match (text("sec-fetch-site"), parts.headers.get(ORIGIN)) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, None) => true,
+        (None, Some(origin)) => origin.to_str().ok().is_some_and(|origin| is_host(origin, text(HOST.as_str()))),
+    };
+    if same { Ok(()) } else { Err(ApiError::new(Code::AuthForbidden, "the request comes from a page of another origin")) }
+}
+
+fn is_host(origin: &str, host: Option<&str>) -> bool {
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    matches!((authority, host), (Some(a), Some(h)) if a.eq_ignore_ascii_case(h))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn origin_of(peer: &str, pairs: &[(&'static str, &'static str)]) -> Origin {
+        let config = GatewayConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..GatewayConfig::default() };
+        Origin::of(Peer { address: format!("{peer}:1").parse().unwrap(), tls: false }, &headers(pairs), &config)
+    }
+
+    #[test]
+    fn only_our_own_proxies_are_believed() {
+        let forged = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")];
+        let direct = origin_of("203.0.113.9", &forged);
+        assert_eq!((direct.client.to_string().as_str(), direct.https), ("203.0.113.9", false));
+        let proxied = origin_of("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 203.0.113.9, 10.0.0.7"), ("x-forwarded-proto", "https")]);
+        assert_eq!((proxied.client.to_string().as_str(), proxied.https), ("203.0.113.9", true), "the client's own claim is left of the last stranger");
+        assert_eq!(origin_of("10.0.0.1", &[("x-forwarded-for", "nonsense")]).client.to_string(), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_bearer_token_goes_before_the_cookie_and_other_schemes_are_no_credential() {
+        let both = headers(&[("authorization", "Bearer nbp_1"), ("cookie", "a=b; nimbus_sid=s1")]);
+        assert!(matches!(Presented::of(&both), Presented::Credential(Credential { kind: Kind::Token, .. })));
+        let cookie = headers(&[("cookie", "a=b; nimbus_sid=s1")]);
+        assert!(matches!(Presented::of(&cookie), Presented::Credential(Credential { kind: Kind::Session, .. })));
+        for bad in ["Basic YTpi", "Bearer abc", "Bearer", "nbp_1"] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, bad.parse().unwrap())]);
+            assert!(matches!(Presented::of(&headers), Presented::Malformed), "{bad}");
+        }
+        assert!(matches!(Presented::of(&headers(&[("cookie", "x=y")])), Presented::Nothing));
+    }
+
+    fn allowed(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
+        let mut request = Request::builder().method(method).uri("/api/vms").body(()).unwrap();
+        *request.headers_mut() = headers(pairs);
+        let presented = Presented::of(request.headers());
+        check_origin(&request.into_parts().0, &presented).is_ok()
+    }
+
+    #[test]
+    fn pages_of_other_origins_change_nothing() {
+        let cookie = ("cookie", "nimbus_sid=s1");
+        let host = ("host", "nimbus.lan:8080");
+        assert!(allowed(Method::POST, &[cookie, host, ("sec-fetch-site", "same-origin")]));
+        assert!(allowed(Method::POST, &[cookie, host, ("origin", "http://nimbus.lan:8080")]));
+        assert!(allowed(Method::POST, &[cookie, host]), "no browser");
+        assert!(allowed(Method::GET, &[cookie, host, ("sec-fetch-site", "cross-site")]));
+        assert!(allowed(Method::POST, &[("authorization", "Bearer nbp_1"), host, ("origin", "http://evil.example")]));
+        for foreign in [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "null"),
+            ("origin", "http://evil.example"), ("origin", "http://nimbus.lan:8081")]
+        {
+            assert!(!allowed(Method::POST, &[cookie, host, foreign]), "{foreign:?}");
+            assert!(!allowed(Method::POST, &[host, foreign]), "signing in from another page: {foreign:?}");
+        }
+    }
+}

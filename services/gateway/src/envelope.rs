@@ -1,0 +1,205 @@
+//! The one shape of every answer: `{"success":true,"data":…}`, or `{"success":false,"error":…,"fault":…}`.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use nimbus_errors::{Code, Fault};
+use nimbus_model::{Clock, RequestId, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::views::At;
+
+tokio::task_local! {
+    /// The request that this task answers.
+    static REQUEST: RequestId;
+}
+
+/// Runs `work` as the answer to the request `id`, which failures then name.
+pub(crate) async fn answering<F: Future>(id: RequestId, work: F) -> F::Output {
+    REQUEST.scope(id, work).await
+}
+
+/// The id of the request that this task answers; a fresh one outside of a request.
+pub(crate) fn request_id() -> RequestId {
+    REQUEST.try_with(|id| *id).unwrap_or_else(|_| RequestId::fresh())
+}
+
+/// A success.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Data<T> {
+    /// Always true.
+    pub success: bool,
+    /// What was asked for.
+    pub data: T,
+}
+
+impl<T> Data<T> {
+    pub(crate) const fn of(data: T) -> Self {
+        Self { success: true, data }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Data<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// Always true.
+    pub success: bool,
+    /// The entries of this page.
+    pub data: Vec<T>,
+    /// What to give as `cursor` for the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+/// A failure.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Failure {
+    /// Always false.
+    pub success: bool,
+    /// What went wrong, for people.
+    pub error: String,
+    /// What went wrong, for programs.
+    pub fault: FaultView,
+}
+
+/// A failure with its place in the catalogue (`GET /api/errors`).
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct FaultView {
+    /// Stable name.
+    #[schema(examples("op.conflict"))]
+    pub code: String,
+    /// For people; may change between releases.
+    pub message: String,
+    /// To find the request in the server's log.
+    #[serde(rename = "requestId")]
+    pub request_id: String,
+    /// When it happened.
+    pub timestamp: At,
+    /// `warning`, `error` or `fatal`.
+    pub severity: String,
+    /// Whether the same request can succeed later.
+    pub retryable: bool,
+    /// Facts for programs.
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<Value>,
+    /// What can be done.
+    pub remediation: Remediation,
+}
+
+/// What can be done about a failure.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Remediation {
+    /// For programs.
+    #[schema(examples("fix_request"))]
+    pub action: String,
+    /// For people.
+    pub message: String,
+}
+
+impl FaultView {
+    pub(crate) fn of(fault: &Fault, request_id: impl Into<String>, at: Timestamp) -> Self {
+        let entry = fault.entry();
+        Self {
+            code: fault.code.clone(),
+            message: fault.message.clone(),
+            request_id: request_id.into(),
+            timestamp: At(at),
+            severity: entry.severity.as_str().to_owned(),
+            retryable: fault.retryable,
+            detail: fault.detail_json(),
+            remediation: Remediation { action: entry.action.as_str().to_owned(), message: entry.remedy.to_owned() },
+        }
+    }
+
+    /// The fault as the answer to the request of this task.
+    pub(crate) fn now(fault: &Fault) -> Self {
+        Self::of(fault, request_id().to_string(), Clock::system().now())
+    }
+}
+
+/// A failure on its way out. Boxed, so that results stay small.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    fault: Box<Fault>,
+    headers: HeaderMap,
+}
+
+pub(crate) type Answer<T> = Result<T, ApiError>;
+
+impl ApiError {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Fault::new(code, message).into()
+    }
+
+    /// A value that cannot be, by the name of its field.
+    pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
+        Fault::new(Code::OpInvalidInput, message).with_detail(&serde_json::json!({ "field": field })).into()
+    }
+
+    /// No credential, or one that is not valid.
+    pub(crate) fn unauthorized(message: &str) -> Self {
+        Self::new(Code::AuthUnauthorized, message)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.fault
+    }
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        let mut headers = HeaderMap::new();
+        // Whoever refuses for a while says how long in the detail; people's tools read the header.
+        let wait_ms = fault.detail_json().and_then(|detail| detail.get("retryAfterMs").and_then(Value::as_u64));
+        if let Some(ms) = wait_ms {
+            headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+        } else if matches!(fault.entry().http_status, 429 | 503) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
+        Self { fault: Box::new(fault), headers }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.fault.entry().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let failure = Failure { success: false, error: self.fault.message.clone(), fault: FaultView::now(&self.fault) };
+        (status, self.headers, Json(failure)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_says_how_long_to_wait_becomes_a_header_in_whole_seconds() {
+        let fault = Fault::new(Code::RateLimited, "slowly").with_detail(&serde_json::json!({ "retryAfterMs": 1200 }));
+        let response = ApiError::from(fault).into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+    }
+
+    #[test]
+    fn a_code_of_a_newer_peer_is_answered_as_an_internal_error_under_its_own_name() {
+        let fault = Fault { code: "machine.from_the_future".into(), message: "?".into(), detail: None, retryable: false };
+        let view = FaultView::now(&fault);
+        assert_eq!(view.code, "machine.from_the_future");
+        assert_eq!(ApiError::from(fault).into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

@@ -1,0 +1,125 @@
+//! The OpenAPI document, generated from the handlers.
+
+use std::collections::HashMap;
+
+use http::Method;
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr};
+
+use crate::access::COOKIE_NAME;
+use crate::envelope::{Failure, FaultView, Remediation};
+
+/// The document of this server.
+#[must_use]
+pub fn document() -> OpenApi {
+    let mut document = crate::routes::router().into_openapi();
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for response in operations.into_iter().flatten().flat_map(|operation| operation.responses.responses.values_mut()) {
+            if let RefOr::T(response) = response
+                && response.description.is_empty()
+            {
+                // OpenAPI 3.1 wants one of every answer.
+                "What was asked for.".clone_into(&mut response.description);
+            }
+        }
+    }
+    document
+}
+
+/// What the routes' documentation is added to.
+pub(crate) fn frame() -> OpenApi {
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(COOKIE_NAME, "The portal's session.")));
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A personal access token, `nbp_…`."))
+        .build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Nimbus")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(
+                    "Every answer with a body is `{\"success\":true,\"data\":…}` or `{\"success\":false,\"error\":…,\"fault\":…}`, \
+                     except for health, readiness, metrics and streams. Unknown fields and query parameters are refused by name. \
+                     The codes of `fault` are listed by `GET /api/errors`.",
+                ))
+                .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build())),
+        )
+        .components(Some(
+            ComponentsBuilder::new()
+                .security_scheme("session", session)
+                .security_scheme("token", SecurityScheme::Http(token))
+                .schema_from::<Failure>()
+                .schema_from::<FaultView>()
+                .schema_from::<Remediation>()
+                .build(),
+        ))
+        .build()
+}
+
+/// The document as text, the way it is checked in and served.
+pub(crate) fn text(document: &OpenApi) -> String {
+    // A tree of plain values: nothing in it can fail to become JSON.
+    serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+}
+
+/// The operations of a path.
+pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
+    [
+        (Method::GET, &item.get),
+        (Method::POST, &item.post),
+        (Method::PUT, &item.put),
+        (Method::PATCH, &item.patch),
+        (Method::DELETE, &item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+/// The names of the query parameters of each route.
+pub(crate) fn query_parameters(document: &OpenApi) -> HashMap<(Method, String), Vec<String>> {
+    let mut names = HashMap::new();
+    for (path, item) in &document.paths.paths {
+        for (method, operation) in operations(item) {
+            let parameters = operation.parameters.iter().flatten();
+            let query = parameters.filter_map(|parameter| match parameter {
+                RefOr::T(p) if p.parameter_in == ParameterIn::Query => Some(p.name.clone()),
+                _ => None,
+            });
+            names.insert((method, path.clone()), query.collect());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_the_one_that_is_checked_in() {
+        let now = text(&document());
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/openapi.json");
+        if std::env::var_os("NIMBUS_GENERATE").is_some() {
+            std::fs::write(&path, &now).expect("the source tree is writable");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == now, "proto/openapi.json is not what the code says: run `make generate`, and read the difference as a change of the contract");
+    }
+
+    #[test]
+    fn every_operation_says_what_it_does_and_has_a_name_of_its_own() {
+        let document = document();
+        let mut seen = std::collections::BTreeSet::new();
+        for (path, item) in &document.paths.paths {
+            for (method, operation) in operations(item) {
+                let id = operation.operation_id.clone().unwrap_or_default();
+                assert!(!id.is_empty() && seen.insert(id), "{method} {path} has no name of its own");
+                assert!(operation.summary.as_ref().is_some_and(|s| !s.is_empty()), "{method} {path} has no summary");
+                assert!(operation.tags.as_ref().is_some_and(|t| t.len() == 1), "{method} {path} has no group");
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The routes, one file per group.
+
+mod account;
+mod auth;
+mod catalog;
+mod cluster;
+mod events;
+mod operations;
+mod system;
+mod traces;
+mod vms;
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::handler::HandlerWithoutStateExt;
+use axum::middleware::from_fn_with_state;
+use tower::Layer;
+use tower_http::compression::CompressionLayer;
+use utoipa::IntoResponses;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::App;
+use crate::{assets, edge, openapi};
+
+/// Every route with its documentation.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .merge(system::router())
+        .merge(auth::router())
+        .merge(account::router())
+        .merge(catalog::router())
+        .merge(vms::router())
+        .merge(operations::router())
+        .merge(events::router())
+        .merge(cluster::router())
+        .merge(traces::router())
+}
+
+/// Every route, the portal behind them, and the stack around both.
+pub(crate) fn service(app: &App) -> Router {
+    let (routes, _) = router().split_for_parts();
+    let portal = CompressionLayer::new().layer(assets::fallback.into_service());
+    routes
+        .method_not_allowed_fallback(assets::method_not_allowed)
+        .fallback_service(portal)
+        .layer(from_fn_with_state(app.clone(), edge::pass))
+        .with_state(app.clone())
+}
+
+/// The documentation of every answer that is not a success.
+pub(crate) struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let failure = ContentBuilder::new().schema(Some(Ref::from_schema_name("Failure"))).build();
+        let response = ResponseBuilder::new()
+            .description("Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes.")
+            .content("application/json", failure)
+            .build();
+        BTreeMap::from([("default".to_owned(), response.into())])
+    }
+}

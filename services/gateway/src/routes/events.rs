@@ -1,0 +1,151 @@
+//! The event stream (Server-Sent Events, HTML Living Standard).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName};
+use nimbus_bus::Scope;
+use nimbus_errors::Code;
+use nimbus_telemetry::OpenStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::time::{Instant, Interval, interval_at};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Refused;
+use crate::config::limits::HEARTBEAT;
+use crate::envelope::{Answer, ApiError};
+use crate::extract::Signed;
+use crate::hub::{Audience, Shown};
+use crate::principals::ends;
+use crate::state::App;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// What happens, as it happens.
+///
+/// Events: `operation` (an operation's state), `machine` (`{kind, vm}`), `address` (a row of the pool, for administrators),
+/// `node`, and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
+/// With `Last-Event-ID` it begins after that event, if that is still known.
+#[utoipa::path(get, path = "/api/events", operation_id = "events", tag = "Operations",
+    params(("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event that was seen.")),
+    security(("session" = []), ("token" = [])),
+    responses((status = 200, body = String, content_type = "text/event-stream"), Refused))]
+async fn events(State(app): State<App>, signed: Signed, headers: HeaderMap) -> Answer<Response> {
+    signed.require(Scope::MachinesRead)?;
+    let slot = app.streams.take(signed.principal.identity.user).ok_or_else(|| {
+        ApiError::new(Code::RateResourceExhausted, format!("there are {} open event streams of this user", app.config.streams_per_user))
+    })?;
+    let last = headers.get("last-event-id").map(|id| id.to_str().ok().and_then(|id| id.trim().parse().ok()));
+    let feed = Feed::new(app, signed, last, slot);
+    let body = Body::from_stream(stream::unfold(feed, |mut feed| async move {
+        let text = feed.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(text)), feed))
+    }));
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache, no-transform"),
+        // nginx would hold events back.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+struct Feed {
+    app: App,
+    signed: Signed,
+    ready: VecDeque<String>,
+    live: Receiver<Arc<Shown>>,
+    heartbeat: Interval,
+    _slot: OwnedSemaphorePermit,
+    _open: OpenStream,
+}
+
+impl Feed {
+    /// `last` is none without a `Last-Event-ID`, and some none with one that cannot be read.
+    fn new(app: App, signed: Signed, last: Option<Option<u64>>, slot: OwnedSemaphorePermit) -> Self {
+        let open = app.metrics.stream();
+        // Zero is before every event, and so never complete.
+        let subscription = app.hub.subscribe(last.map(|last| last.unwrap_or(0)));
+        let mut feed = Self {
+            heartbeat: interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
+            ready: VecDeque::from([": open\nretry: 2000\n\n".to_owned()]),
+            live: subscription.live,
+            app,
+            signed,
+            _slot: slot,
+            _open: open,
+        };
+        match subscription.missed {
+            None => feed.ready.push_back(reset(subscription.newest)),
+            Some(missed) => {
+                let seen: Vec<_> = missed.iter().filter(|event| feed.is_for_us(event)).map(|event| text(event)).collect();
+                feed.ready.extend(seen);
+            }
+        }
+        feed
+    }
+
+    fn is_for_us(&self, event: &Shown) -> bool {
+        let identity = &self.signed.principal.identity;
+        event.revoked.is_none()
+            && match event.audience {
+                Audience::User(user) => user == identity.user,
+                Audience::Admins => identity.may(Scope::Admin),
+                Audience::Everybody => true,
+            }
+    }
+
+    /// The next piece of the stream; none at its end.
+    async fn next(&mut self) -> Option<String> {
+        if let Some(ready) = self.ready.pop_front() {
+            return Some(ready);
+        }
+        loop {
+            tokio::select! {
+                event = self.live.recv() => match event {
+                    Ok(event) => {
+                        if event.revoked.as_ref().is_some_and(|revoked| ends(revoked, &self.signed.principal.identity)) {
+                            return None;
+                        }
+                        if self.is_for_us(&event) {
+                            return Some(text(&event));
+                        }
+                    }
+                    // The client reads slower than things happen: what it has is not worth continuing.
+                    Err(RecvError::Lagged(_)) => return Some(reset(None)),
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = self.heartbeat.tick() => {
+                    // Asks auth when the access token is about to end: sessions expire without an event.
+                    match self.app.principals.find(&self.signed.credential).await {
+                        Ok(principal) => self.signed.principal = principal,
+                        Err(fault) if fault.is(Code::AuthUnauthorized) => return None,
+                        Err(_) => {}
+                    }
+                    return Some(": alive\n\n".to_owned());
+                }
+                () = self.app.stop.cancelled() => return None,
+            }
+        }
+    }
+}
+
+fn text(event: &Shown) -> String {
+    format!("id: {}\nevent: {}\ndata: {}\n\n", event.sequence, event.name, event.data)
+}
+
+fn reset(newest: Option<u64>) -> String {
+    let id = newest.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("{id}event: reset\ndata: {{}}\n\n")
+}
