@@ -132,8 +132,8 @@ static CHANGE: &[Param] = &[
     opt("digest", Kind::Text).max_len(40),
     opt("force", Kind::Flag),
     opt("skiplock", Kind::Flag),
-    opt("background_delay", Kind::Int(1, 30)),
 ];
+static LATER: &[Param] = &[opt("background_delay", Kind::Int(1, 30))];
 static CREATE: &[Param] = &[
     req("vmid", VMID),
     opt("start", Kind::Flag),
@@ -264,7 +264,7 @@ pub(crate) static ROUTES: &[Route] = routes! {
     GET "/nodes/{node}/qemu/{vmid}" => qemu::index;
     DELETE "/nodes/{node}/qemu/{vmid}" => qemu::destroy [DESTROY, SKIPLOCK];
     GET "/nodes/{node}/qemu/{vmid}/config" => qemu::config [&[opt("current", Kind::Flag), opt("snapshot", Kind::Text)]];
-    POST "/nodes/{node}/qemu/{vmid}/config" => qemu::set_config_later [CHANGE, OPTIONS];
+    POST "/nodes/{node}/qemu/{vmid}/config" => qemu::set_config_later [CHANGE, LATER, OPTIONS];
     PUT "/nodes/{node}/qemu/{vmid}/config" => qemu::set_config_now [CHANGE, OPTIONS];
     GET "/nodes/{node}/qemu/{vmid}/pending" => qemu::pending;
     POST "/nodes/{node}/qemu/{vmid}/clone" => qemu::clone [CLONE];
@@ -285,6 +285,38 @@ pub(crate) static ROUTES: &[Route] = routes! {
     POST "/nodes/{node}/qemu/{vmid}/agent/exec" => agent::exec [EXEC];
     GET "/nodes/{node}/qemu/{vmid}/agent/exec-status" => agent::exec_status [&[req("pid", ANY)]];
 };
+
+/// A call the simulator serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedCall {
+    /// Method.
+    pub method: &'static str,
+    /// Path with names for its variable parts.
+    pub template: &'static str,
+    /// Names of its parameters in query or body; `net[n]` is a numbered family.
+    pub params: Vec<String>,
+}
+
+/// All calls the simulator serves; everything else is answered with 501.
+#[must_use]
+pub fn served_calls() -> Vec<ServedCall> {
+    let params = |route: &Route| {
+        route
+            .params
+            .iter()
+            .flat_map(|table| table.iter())
+            .map(Param::shown)
+            .collect()
+    };
+    ROUTES
+        .iter()
+        .map(|route| ServedCall {
+            method: route.method,
+            template: route.template,
+            params: params(route),
+        })
+        .collect()
+}
 
 /// The templates, split once.
 static SPLIT: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {

@@ -58,6 +58,7 @@ mod work;
 mod world;
 
 pub use args::{PveSimArgs, run};
+pub use calls::{ServedCall, served_calls};
 pub use faults::{Fault, FaultMode};
 pub use guest::GuestKind;
 pub use server::{RunningSim, SimBuilder, SimError, Simulator};

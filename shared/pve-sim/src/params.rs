@@ -71,6 +71,15 @@ impl Param {
         self
     }
 
+    /// Its name, `net[n]` for a family.
+    pub(crate) fn shown(&self) -> String {
+        if self.family == 0 {
+            self.name.to_owned()
+        } else {
+            format!("{}[n]", self.name)
+        }
+    }
+
     /// Whether `name` is this parameter or one of its family.
     pub(crate) fn is(&self, name: &str) -> bool {
         if self.family == 0 {
