@@ -1,0 +1,72 @@
+//! `nimbus start` and `nimbus serve`.
+
+use nimbus_store::DatabaseUrl;
+
+use super::Service;
+use super::args::ServerArgs;
+use super::process::{self, Plan};
+use crate::problem::{Outcome, Problem};
+
+/// Run Nimbus: every service in this process, with an embedded bus and SQLite unless told otherwise.
+///
+/// Without the settings of a Proxmox cluster it runs too, and says in the portal what is missing.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Run some of the services; the others run in other processes on the same bus and database.
+///
+/// Needs --nats-url and --database-url, and --encryption-key for auth and provisioner.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Which services.
+    #[arg(value_enum, required = true, value_name = "SERVICE")]
+    services: Vec<Service>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+pub(crate) async fn start(args: StartArgs) -> Outcome {
+    Box::pin(process::run(Plan::new(args.server, Service::ALL.to_vec()))).await
+}
+
+pub(crate) async fn serve(args: ServeArgs) -> Outcome {
+    let mut services = args.services;
+    services.sort_unstable();
+    services.dedup();
+    check(&services, &args.server)?;
+    Box::pin(process::run(Plan::new(args.server, services))).await
+}
+
+/// What only this process has, the others would miss.
+fn check(services: &[Service], args: &ServerArgs) -> Outcome {
+    let missing = |what: &str, next: &str| {
+        Err(Problem::usage(format!("`nimbus serve` needs {what}")).next(next.to_owned()))
+    };
+    if args.bus.nats_url.is_none() {
+        return missing(
+            "a nats-server that the other processes use too",
+            "set NATS_URL, or run `nimbus start`",
+        );
+    }
+    let stateful = services.iter().any(|service| *service != Service::Gateway);
+    if stateful && !matches!(args.data.database_url, Some(DatabaseUrl::Postgres(_))) {
+        return missing(
+            "a PostgreSQL that the other processes use too",
+            "set DATABASE_URL=postgres://…, or run `nimbus start`",
+        );
+    }
+    let sealing = services
+        .iter()
+        .any(|service| matches!(service, Service::Auth | Service::Provisioner));
+    if sealing && args.data.encryption_key.is_none() {
+        return missing(
+            "the encryption key that every replica uses",
+            "set NIMBUS_ENCRYPTION_KEY or NIMBUS_ENCRYPTION_KEY_FILE; `head -c 32 /dev/urandom | base64` makes one",
+        );
+    }
+    Ok(())
+}
