@@ -42,7 +42,11 @@ impl Auth {
             created_at: self.clock.now(),
         };
         store::insert_user(&mut tx, &user).await.map_err(|error| {
-            if error.is_unique_violation() { AuthError::EmailTaken } else { AuthError::from(error) }
+            if error.is_unique_violation() {
+                AuthError::EmailTaken
+            } else {
+                AuthError::from(error)
+            }
         })?;
         self.tell(&mut tx, &UserRegistered { user: user.id }).await?;
         self.commit(tx).await?;
@@ -52,28 +56,45 @@ impl Auth {
 
     /// Whether anybody has registered.
     pub(crate) async fn setup(&self) -> Result<SetupStatus, AuthError> {
-        Ok(SetupStatus { has_users: store::has_users(&self.store).await? })
+        Ok(SetupStatus {
+            has_users: store::has_users(&self.store).await?,
+        })
     }
 
     /// The caller's own account.
     pub(crate) async fn me(&self, caller: &Identity) -> Result<User, AuthError> {
-        let user = store::user(&self.store, caller.user).await?.ok_or(AuthError::BadCredential)?;
+        let user = store::user(&self.store, caller.user)
+            .await?
+            .ok_or(AuthError::BadCredential)?;
         Ok(user.into())
     }
 
     /// Changes the caller's password and ends all their sessions but the one that asks.
-    pub(crate) async fn change_password(&self, caller: &Identity, request: ChangePasswordRequest) -> Result<(), AuthError> {
+    pub(crate) async fn change_password(
+        &self,
+        caller: &Identity,
+        request: ChangePasswordRequest,
+    ) -> Result<(), AuthError> {
         check::password(request.new.reveal(), "new_password")?;
         self.require_living(caller).await?;
-        let user = store::user(&self.store, caller.user).await?.ok_or(AuthError::BadCredential)?;
+        let user = store::user(&self.store, caller.user)
+            .await?
+            .ok_or(AuthError::BadCredential)?;
         // A stolen session must not become the place to guess the password at leisure.
         let account = Account::user(caller.user);
         self.throttle.attempt(&account).await?;
-        if !self.passwords.verify(request.current.reveal(), Some(user.password_hash.clone())).await? {
+        if !self
+            .passwords
+            .verify(request.current.reveal(), Some(user.password_hash.clone()))
+            .await?
+        {
             return Err(AuthError::WrongPassword);
         }
         if request.current == request.new {
-            return Err(AuthError::Invalid { field: "new_password", reason: "the new password is the current one" });
+            return Err(AuthError::Invalid {
+                field: "new_password",
+                reason: "the new password is the current one",
+            });
         }
         let new_hash = self.passwords.hash(request.new.reveal()).await?;
 

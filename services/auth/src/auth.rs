@@ -32,7 +32,13 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
-    pub(crate) fn new(store: Store, outbox: Outbox, clock: Clock, signer: Signer, config: &AuthConfig) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        signer: Signer,
+        config: &AuthConfig,
+    ) -> Self {
         Self {
             throttle: Throttle::new(store.clone(), clock.clone(), config),
             verifier: Arc::new(JwtVerifier::with_keys(&signer.verifying_keys(), clock.clone())),
@@ -47,7 +53,9 @@ impl Auth {
 
     /// Writes an event beside its change.
     pub(crate) async fn tell(&self, tx: &mut Tx, event: &impl Event) -> Result<(), StoreError> {
-        self.outbox.push(tx, &CloudEvent::of(event, "auth", &self.clock)).await
+        self.outbox
+            .push(tx, &CloudEvent::of(event, "auth", &self.clock))
+            .await
     }
 
     pub(crate) async fn commit(&self, tx: Tx) -> Result<(), AuthError> {
@@ -57,9 +65,22 @@ impl Auth {
     }
 
     /// Writes the events of ended sessions beside their removal.
-    pub(crate) async fn tell_sessions_ended(&self, tx: &mut Tx, user: UserId, sessions: &[SessionId]) -> Result<(), StoreError> {
+    pub(crate) async fn tell_sessions_ended(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        sessions: &[SessionId],
+    ) -> Result<(), StoreError> {
         for session in sessions {
-            self.tell(tx, &CredentialRevoked { user, session: Some(*session), token: None }).await?;
+            self.tell(
+                tx,
+                &CredentialRevoked {
+                    user,
+                    session: Some(*session),
+                    token: None,
+                },
+            )
+            .await?;
         }
         Ok(())
     }
@@ -84,7 +105,11 @@ impl Auth {
             (None, Some(token)) => store::token_lives(&self.store, token, now).await?,
             (None, None) => false,
         };
-        if lives { Ok(()) } else { Err(AuthError::BadCredential) }
+        if lives {
+            Ok(())
+        } else {
+            Err(AuthError::BadCredential)
+        }
     }
 }
 

@@ -30,7 +30,11 @@ pub(crate) fn email(text: &str) -> Result<String, AuthError> {
     }
     match email.rsplit_once('@') {
         Some((local, domain))
-            if !local.is_empty() && !local.contains('@') && !domain.is_empty() && !domain.starts_with('.') && !domain.ends_with('.') =>
+            if !local.is_empty()
+                && !local.contains('@')
+                && !domain.is_empty()
+                && !domain.starts_with('.')
+                && !domain.ends_with('.') =>
         {
             Ok(email)
         }
@@ -50,7 +54,10 @@ pub(crate) fn name(text: &str) -> Result<String, AuthError> {
         return Err(invalid("name", "a name is needed"));
     }
     if name.chars().count() > NAME_MOST || !line(name) {
-        return Err(invalid("name", "a name has at most 100 characters and no line breaks"));
+        return Err(invalid(
+            "name",
+            "a name has at most 100 characters and no line breaks",
+        ));
     }
     Ok(name.to_owned())
 }
@@ -59,7 +66,10 @@ pub(crate) fn name(text: &str) -> Result<String, AuthError> {
 pub(crate) fn token_name(text: &str) -> Result<String, AuthError> {
     let name = text.trim();
     if name.is_empty() || name.chars().count() > TOKEN_NAME_MOST || !line(name) {
-        return Err(invalid("name", "a token's name has 1 to 64 characters and no line breaks"));
+        return Err(invalid(
+            "name",
+            "a token's name has 1 to 64 characters and no line breaks",
+        ));
     }
     Ok(name.to_owned())
 }
@@ -92,7 +102,19 @@ mod tests {
             assert!(email(good).is_ok(), "{good}");
         }
         let long = format!("{}@example.org", "a".repeat(250));
-        for bad in ["", "  ", "ada", "@example.org", "ada@", "a@b@c", "a b@c", "a@.b", "a@b.", "a\n@b", long.as_str()] {
+        for bad in [
+            "",
+            "  ",
+            "ada",
+            "@example.org",
+            "ada@",
+            "a@b@c",
+            "a b@c",
+            "a@.b",
+            "a@b.",
+            "a\n@b",
+            long.as_str(),
+        ] {
             assert!(email(bad).is_err(), "{bad}");
         }
     }

@@ -13,7 +13,13 @@ pub struct AuthConfig {
     pub session_lifetime: Duration,
 
     /// How many attempts to sign in or register one address may make at once; 0 turns the limit off.
-    #[arg(id = "auth_login_burst", long = "login-burst", env = "NIMBUS_LOGIN_BURST", value_name = "COUNT", default_value_t = 60)]
+    #[arg(
+        id = "auth_login_burst",
+        long = "login-burst",
+        env = "NIMBUS_LOGIN_BURST",
+        value_name = "COUNT",
+        default_value_t = 60
+    )]
     pub login_burst: u32,
 
     /// How long it takes until an address that used up its attempts may make one more.
@@ -62,7 +68,9 @@ mod tests {
     }
 
     fn parse(flags: &[&str]) -> AuthConfig {
-        Line::try_parse_from(std::iter::once("test").chain(flags.iter().copied())).unwrap().auth
+        Line::try_parse_from(std::iter::once("test").chain(flags.iter().copied()))
+            .unwrap()
+            .auth
     }
 
     #[test]
@@ -72,6 +80,9 @@ mod tests {
         assert_eq!(config.session_lifetime, Duration::from_secs(7 * 24 * 3600));
         assert!(parse(&["--session-lifetime", "0"]).validate().is_err());
         assert!(parse(&["--login-refill", "0"]).validate().is_err());
-        assert_eq!(parse(&["--login-refill", "0", "--login-burst", "0"]).validate(), Ok(()));
+        assert_eq!(
+            parse(&["--login-refill", "0", "--login-burst", "0"]).validate(),
+            Ok(())
+        );
     }
 }

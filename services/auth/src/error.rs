@@ -146,9 +146,9 @@ impl Coded for AuthError {
             Self::WrongPassword => Some(serde_json::json!({ "field": "current_password" })),
             Self::TokenNameTaken { .. } => Some(serde_json::json!({ "field": "name" })),
             Self::ScopeExceeded { scope } => Some(serde_json::json!({ "scope": scope.as_str() })),
-            Self::Limited { retry_after } => {
-                Some(serde_json::json!({ "retryAfterMs": u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX) }))
-            }
+            Self::Limited { retry_after } => Some(
+                serde_json::json!({ "retryAfterMs": u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX) }),
+            ),
             _ => None,
         }
     }

@@ -44,7 +44,9 @@ const MIGRATIONS: &[Migration] = migrations![
 /// Settings that cannot be; no encryption key, or another one than the signing key was sealed under;
 /// a database or bus that fails while starting.
 pub async fn run(ctx: Ctx, config: AuthConfig) -> Result<(), RunError> {
-    config.validate().map_err(|error| RunError::other("the settings of sign-in cannot be used", error))?;
+    config
+        .validate()
+        .map_err(|error| RunError::other("the settings of sign-in cannot be used", error))?;
     let store = ctx.store("auth", MIGRATIONS).await?;
     let sealer = ctx.sealer("auth")?;
     ctx.bus.ensure_streams().await?;
@@ -62,7 +64,9 @@ pub async fn run(ctx: Ctx, config: AuthConfig) -> Result<(), RunError> {
         async move { Ok(verifier.follow_revocations_on(&bus).await?) }
     });
     let (cleaning, bus) = (auth.clone(), ctx.bus.clone());
-    ctx.tasks.spawn("auth.purge", OnError::Restart, move || cleaning.clone().keep_clean(bus.clone()));
+    ctx.tasks.spawn("auth.purge", OnError::Restart, move || {
+        cleaning.clone().keep_clean(bus.clone())
+    });
 
     let serving = methods::serve(&ctx.bus.with_verifier(auth.verifier.clone()), &auth).await?;
     ctx.ready().await;

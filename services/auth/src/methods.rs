@@ -3,8 +3,8 @@
 use nimbus_bus::{Bus, BusError, Incoming, Method, Serving};
 use nimbus_errors::Fault;
 use nimbus_proto::auth::{
-    ChangePassword, CreateToken, ExchangeSession, ExchangeToken, ListSessions, ListTokens, Login, Logout, Me, Register,
-    RevokeSession, RevokeToken, Setup, VerifyingKeys,
+    ChangePassword, CreateToken, ExchangeSession, ExchangeToken, ListSessions, ListTokens, Login, Logout, Me,
+    Register, RevokeSession, RevokeToken, Setup, VerifyingKeys,
 };
 
 use crate::auth::{Auth, require_account};
@@ -20,49 +20,65 @@ where
 }
 
 pub(crate) async fn serve(bus: &Bus, auth: &Auth) -> Result<Serving, BusError> {
-    bus.serve("auth", env!("CARGO_PKG_VERSION"), "Users, sessions, tenants and tokens")
-        .method::<Register, _, _>(with(auth, |auth, call: Incoming<Register>| async move { Ok(auth.register(call.request).await?) }))
-        .method::<Login, _, _>(with(auth, |auth, call: Incoming<Login>| async move { Ok(auth.login(call.request).await?) }))
-        .method::<Logout, _, _>(with(auth, |auth, call: Incoming<Logout>| async move { Ok(auth.logout(&call.request.secret).await?) }))
-        .method::<ExchangeSession, _, _>(with(auth, |auth, call: Incoming<ExchangeSession>| async move {
-            Ok(auth.exchange_session(&call.request.secret).await?)
-        }))
-        .method::<ExchangeToken, _, _>(with(auth, |auth, call: Incoming<ExchangeToken>| async move {
-            Ok(auth.exchange_token(&call.request.secret).await?)
-        }))
-        .method::<Me, _, _>(with(auth, |auth, call: Incoming<Me>| async move { Ok(auth.me(call.user()?).await?) }))
-        .method::<ChangePassword, _, _>(with(auth, |auth, call: Incoming<ChangePassword>| async move {
-            let caller = call.user()?.clone();
-            require_account(&caller)?;
-            Ok(auth.change_password(&caller, call.request).await?)
-        }))
-        .method::<ListTokens, _, _>(with(auth, |auth, call: Incoming<ListTokens>| async move {
-            require_account(call.user()?)?;
-            Ok(auth.tokens(call.user()?).await?)
-        }))
-        .method::<CreateToken, _, _>(with(auth, |auth, call: Incoming<CreateToken>| async move {
-            let caller = call.user()?.clone();
-            require_account(&caller)?;
-            Ok(auth.create_token(&caller, call.request).await?)
-        }))
-        .method::<RevokeToken, _, _>(with(auth, |auth, call: Incoming<RevokeToken>| async move {
-            let caller = call.user()?;
-            // Every token may end itself, as signing out on the command line does.
-            if caller.token != Some(call.request) {
-                require_account(caller)?;
-            }
-            Ok::<_, Fault>(auth.revoke_token(caller, call.request).await?)
-        }))
-        .method::<ListSessions, _, _>(with(auth, |auth, call: Incoming<ListSessions>| async move {
-            require_account(call.user()?)?;
-            Ok(auth.sessions(call.user()?).await?)
-        }))
-        .method::<RevokeSession, _, _>(with(auth, |auth, call: Incoming<RevokeSession>| async move {
-            require_account(call.user()?)?;
-            Ok(auth.revoke_session(call.user()?, call.request).await?)
-        }))
-        .method::<VerifyingKeys, _, _>(with(auth, |auth, _: Incoming<VerifyingKeys>| async move { Ok(auth.signer.verifying_keys()) }))
-        .method::<Setup, _, _>(with(auth, |auth, _: Incoming<Setup>| async move { Ok(auth.setup().await?) }))
-        .start()
-        .await
+    bus.serve(
+        "auth",
+        env!("CARGO_PKG_VERSION"),
+        "Users, sessions, tenants and tokens",
+    )
+    .method::<Register, _, _>(with(auth, |auth, call: Incoming<Register>| async move {
+        Ok(auth.register(call.request).await?)
+    }))
+    .method::<Login, _, _>(with(auth, |auth, call: Incoming<Login>| async move {
+        Ok(auth.login(call.request).await?)
+    }))
+    .method::<Logout, _, _>(with(auth, |auth, call: Incoming<Logout>| async move {
+        Ok(auth.logout(&call.request.secret).await?)
+    }))
+    .method::<ExchangeSession, _, _>(with(auth, |auth, call: Incoming<ExchangeSession>| async move {
+        Ok(auth.exchange_session(&call.request.secret).await?)
+    }))
+    .method::<ExchangeToken, _, _>(with(auth, |auth, call: Incoming<ExchangeToken>| async move {
+        Ok(auth.exchange_token(&call.request.secret).await?)
+    }))
+    .method::<Me, _, _>(with(auth, |auth, call: Incoming<Me>| async move {
+        Ok(auth.me(call.user()?).await?)
+    }))
+    .method::<ChangePassword, _, _>(with(auth, |auth, call: Incoming<ChangePassword>| async move {
+        let caller = call.user()?.clone();
+        require_account(&caller)?;
+        Ok(auth.change_password(&caller, call.request).await?)
+    }))
+    .method::<ListTokens, _, _>(with(auth, |auth, call: Incoming<ListTokens>| async move {
+        require_account(call.user()?)?;
+        Ok(auth.tokens(call.user()?).await?)
+    }))
+    .method::<CreateToken, _, _>(with(auth, |auth, call: Incoming<CreateToken>| async move {
+        let caller = call.user()?.clone();
+        require_account(&caller)?;
+        Ok(auth.create_token(&caller, call.request).await?)
+    }))
+    .method::<RevokeToken, _, _>(with(auth, |auth, call: Incoming<RevokeToken>| async move {
+        let caller = call.user()?;
+        // Every token may end itself, as signing out on the command line does.
+        if caller.token != Some(call.request) {
+            require_account(caller)?;
+        }
+        Ok::<_, Fault>(auth.revoke_token(caller, call.request).await?)
+    }))
+    .method::<ListSessions, _, _>(with(auth, |auth, call: Incoming<ListSessions>| async move {
+        require_account(call.user()?)?;
+        Ok(auth.sessions(call.user()?).await?)
+    }))
+    .method::<RevokeSession, _, _>(with(auth, |auth, call: Incoming<RevokeSession>| async move {
+        require_account(call.user()?)?;
+        Ok(auth.revoke_session(call.user()?, call.request).await?)
+    }))
+    .method::<VerifyingKeys, _, _>(with(auth, |auth, _: Incoming<VerifyingKeys>| async move {
+        Ok(auth.signer.verifying_keys())
+    }))
+    .method::<Setup, _, _>(with(auth, |auth, _: Incoming<Setup>| async move {
+        Ok(auth.setup().await?)
+    }))
+    .start()
+    .await
 }

@@ -21,7 +21,8 @@ const LANES: u32 = 1;
 
 /// What unknown accounts are checked against, so that they take as long as known ones. No password
 /// has this hash but by chance.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bmltYnVzLW5vYm9keS1zYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bmltYnVzLW5vYm9keS1zYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Most passwords that wait for a core; the rest is told to come again.
 const WAITING: usize = 64;
@@ -36,7 +37,10 @@ pub(crate) struct Passwords {
 impl Passwords {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
-        Self { cores: Arc::new(Semaphore::new(cores)), waiting: Arc::new(Semaphore::new(WAITING)) }
+        Self {
+            cores: Arc::new(Semaphore::new(cores)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+        }
     }
 
     /// The hash of a new password, as a PHC string.
@@ -71,8 +75,10 @@ impl Passwords {
         work: impl FnOnce() -> Result<T, argon2::password_hash::Error> + Send + 'static,
     ) -> Result<T, AuthError> {
         let _waiting = self.waiting.try_acquire().map_err(|_| AuthError::Overloaded)?;
-        let core: OwnedSemaphorePermit =
-            Arc::clone(&self.cores).acquire_owned().await.map_err(|_| AuthError::Overloaded)?;
+        let core: OwnedSemaphorePermit = Arc::clone(&self.cores)
+            .acquire_owned()
+            .await
+            .map_err(|_| AuthError::Overloaded)?;
         let done = tokio::task::spawn_blocking(move || {
             // Held by the thread: a caller that goes away does not free a core that is still at work.
             let _core = core;
@@ -80,7 +86,9 @@ impl Passwords {
         });
         match done.await {
             Ok(result) => result.map_err(|source| AuthError::Hash { source }),
-            Err(_) => Err(AuthError::Hash { source: argon2::password_hash::Error::Internal }),
+            Err(_) => Err(AuthError::Hash {
+                source: argon2::password_hash::Error::Internal,
+            }),
         }
     }
 }
@@ -99,18 +107,36 @@ mod tests {
         let passwords = Passwords::new();
         let hash = passwords.hash("correct horse").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(passwords.verify("correct horse", Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify("correct horsf", Some(hash.clone())).await.unwrap());
+        assert!(
+            passwords
+                .verify("correct horse", Some(hash.clone()))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !passwords
+                .verify("correct horsf", Some(hash.clone()))
+                .await
+                .unwrap()
+        );
         assert!(!passwords.verify("", Some(hash)).await.unwrap());
         assert!(!passwords.verify("correct horse", None).await.unwrap());
-        assert!(passwords.verify("correct horse", Some("nonsense".into())).await.is_err());
+        assert!(
+            passwords
+                .verify("correct horse", Some("nonsense".into()))
+                .await
+                .is_err()
+        );
     }
 
     #[test]
     fn nobodys_hash_costs_what_others_cost() {
         let hash = PasswordHash::new(NOBODY).unwrap();
         let params = Params::try_from(&hash).unwrap();
-        assert_eq!((params.m_cost(), params.t_cost(), params.p_cost()), (MEMORY_KIB, PASSES, LANES));
+        assert_eq!(
+            (params.m_cost(), params.t_cost(), params.p_cost()),
+            (MEMORY_KIB, PASSES, LANES)
+        );
         assert_eq!(hash.hash.unwrap().as_bytes().len(), 32);
     }
 }

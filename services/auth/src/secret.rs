@@ -15,7 +15,9 @@ const LONGEST: usize = 128;
 
 fn random() -> Result<String, AuthError> {
     let mut bytes = [0_u8; 32];
-    SysRng.try_fill_bytes(&mut bytes).map_err(|_| AuthError::Hash { source: argon2::password_hash::Error::Crypto })?;
+    SysRng.try_fill_bytes(&mut bytes).map_err(|_| AuthError::Hash {
+        source: argon2::password_hash::Error::Crypto,
+    })?;
     Ok(hex::encode(bytes))
 }
 

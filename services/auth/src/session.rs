@@ -49,13 +49,19 @@ impl Auth {
         self.tell(&mut tx, &UserSignedIn { user: user.id }).await?;
         self.commit(tx).await?;
         tracing::info!(user.id = %user.id, session.id = %session.id, "{} signed in", user.id);
-        Ok(LoginReply { user: user.into(), secret, expires_at: session.expires_at })
+        Ok(LoginReply {
+            user: user.into(),
+            secret,
+            expires_at: session.expires_at,
+        })
     }
 
     /// An access token for the session with this secret.
     pub(crate) async fn exchange_session(&self, secret: &Secret) -> Result<Exchanged, AuthError> {
         let hash = secret::hash(secret).ok_or(AuthError::BadCredential)?;
-        let live = store::live_session(&self.store, &hash, self.clock.now()).await?.ok_or(AuthError::BadCredential)?;
+        let live = store::live_session(&self.store, &hash, self.clock.now())
+            .await?
+            .ok_or(AuthError::BadCredential)?;
         let identity = Identity {
             user: live.user,
             tenant: live.tenant,
@@ -69,9 +75,13 @@ impl Auth {
 
     /// Ends the session with this secret; one that is not there has ended already.
     pub(crate) async fn logout(&self, secret: &Secret) -> Result<(), AuthError> {
-        let Some(hash) = secret::hash(secret) else { return Ok(()) };
+        let Some(hash) = secret::hash(secret) else {
+            return Ok(());
+        };
         let mut tx = self.store.begin().await?;
-        let Some((session, user)) = store::delete_session_by_secret(&mut tx, &hash).await? else { return Ok(()) };
+        let Some((session, user)) = store::delete_session_by_secret(&mut tx, &hash).await? else {
+            return Ok(());
+        };
         self.tell_sessions_ended(&mut tx, user, &[session]).await?;
         self.commit(tx).await?;
         self.refuse_sessions(&[session]);
@@ -84,7 +94,11 @@ impl Auth {
     }
 
     /// Ends one of the caller's sessions.
-    pub(crate) async fn revoke_session(&self, caller: &Identity, session: SessionId) -> Result<(), AuthError> {
+    pub(crate) async fn revoke_session(
+        &self,
+        caller: &Identity,
+        session: SessionId,
+    ) -> Result<(), AuthError> {
         let mut tx = self.store.begin().await?;
         if !store::delete_session(&mut tx, session, caller.user).await? {
             return Err(AuthError::NotFound { what: "session" });
@@ -102,7 +116,9 @@ impl Auth {
         loop {
             ticks.tick().await;
             self.throttle.forget_quiet_addresses();
-            let Some(lease) = bus.lease(PURGE_LEASE, PURGE_LEASE_TTL).await? else { continue };
+            let Some(lease) = bus.lease(PURGE_LEASE, PURGE_LEASE_TTL).await? else {
+                continue;
+            };
             let purged = self.purge().await;
             lease.release().await;
             purged.map_err(|error| RunError::other("could not delete ended sessions", error))?;

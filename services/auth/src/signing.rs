@@ -49,11 +49,15 @@ impl Signer {
                 }
                 tx.commit().await?;
                 // Another replica may have been faster: what lies there counts.
-                store::signing_key(store).await?.ok_or_else(|| AuthError::DamagedKey { id: key.id })?
+                store::signing_key(store)
+                    .await?
+                    .ok_or_else(|| AuthError::DamagedKey { id: key.id })?
             }
         };
         let damaged = || AuthError::DamagedKey { id: key.id.clone() };
-        let private = sealer.open(&key.sealed, &associated(&key.id)).map_err(|source| AuthError::Seal { source })?;
+        let private = sealer
+            .open(&key.sealed, &associated(&key.id))
+            .map_err(|source| AuthError::Seal { source })?;
         let pair = Ed25519KeyPair::from_pkcs8(&private).map_err(|_| damaged())?;
         let public = hex::decode(&key.public_key).map_err(|_| damaged())?;
         if pair.public_key().as_ref() != public.as_slice() {
@@ -61,9 +65,15 @@ impl Signer {
         }
         Ok(Self {
             inner: Arc::new(Inner {
-                header: Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::EdDSA) },
+                header: Header {
+                    kid: Some(key.id.clone()),
+                    ..Header::new(Algorithm::EdDSA)
+                },
                 key: EncodingKey::from_ed_der(&private),
-                verifying: vec![VerifyingKey { id: key.id, key: public }],
+                verifying: vec![VerifyingKey {
+                    id: key.id,
+                    key: public,
+                }],
                 clock: clock.clone(),
             }),
         })
@@ -81,7 +91,11 @@ impl Signer {
         let claims = Claims::new(&identity, now, ends.map_or(until, |ends| ends.min(until)));
         let text = jsonwebtoken::encode(&self.inner.header, &claims, &self.inner.key)
             .map_err(|source| AuthError::Sign { source })?;
-        Ok(Exchanged { access_token: Secret::new(text), expires_at: claims.ends(), identity })
+        Ok(Exchanged {
+            access_token: Secret::new(text),
+            expires_at: claims.ends(),
+            identity,
+        })
     }
 }
 
@@ -90,12 +104,20 @@ fn associated(id: &str) -> String {
 }
 
 fn generate(sealer: &Sealer) -> Result<StoredKey, AuthError> {
-    let failed = || AuthError::Hash { source: argon2::password_hash::Error::Crypto };
+    let failed = || AuthError::Hash {
+        source: argon2::password_hash::Error::Crypto,
+    };
     let pair = Ed25519KeyPair::generate().map_err(|_| failed())?;
     let private = pair.to_pkcs8().map_err(|_| failed())?;
     let private = Zeroizing::new(private.as_ref().to_vec());
     let public = pair.public_key().as_ref();
     let id: String = hex::encode(Sha256::digest(public)).chars().take(16).collect();
-    let sealed = sealer.seal(&private, &associated(&id)).map_err(|source| AuthError::Seal { source })?;
-    Ok(StoredKey { id, public_key: hex::encode(public), sealed })
+    let sealed = sealer
+        .seal(&private, &associated(&id))
+        .map_err(|source| AuthError::Seal { source })?;
+    Ok(StoredKey {
+        id,
+        public_key: hex::encode(public),
+        sealed,
+    })
 }

@@ -28,8 +28,23 @@ pub(crate) struct StoredUser {
 
 impl From<StoredUser> for User {
     fn from(stored: StoredUser) -> Self {
-        let StoredUser { id, name, email, password_hash: _, is_admin, tenant, created_at } = stored;
-        Self { id, name, email, is_admin, tenant, created_at }
+        let StoredUser {
+            id,
+            name,
+            email,
+            password_hash: _,
+            is_admin,
+            tenant,
+            created_at,
+        } = stored;
+        Self {
+            id,
+            name,
+            email,
+            is_admin,
+            tenant,
+            created_at,
+        }
     }
 }
 
@@ -40,7 +55,10 @@ const HAS_USERS: &str = "SELECT EXISTS (SELECT 1 FROM auth_user)";
 
 /// Whether there is a user. Until the transaction ends no other one can learn the same.
 pub(crate) async fn has_users_locked(tx: &mut Tx) -> Result<bool, StoreError> {
-    both!(tx, |c| sqlx::query(LOCK_REGISTRATIONS).execute(c).await.map(|_| ()))?;
+    both!(tx, |c| sqlx::query(LOCK_REGISTRATIONS)
+        .execute(c)
+        .await
+        .map(|_| ()))?;
     both!(tx, |c| sqlx::query_scalar(HAS_USERS).fetch_one(c).await)
 }
 
@@ -49,7 +67,8 @@ pub(crate) async fn has_users(store: &Store) -> Result<bool, StoreError> {
 }
 
 const INSERT_TENANT: &str = "INSERT INTO auth_tenant (id, name, created_at) VALUES ($1, $2, $3)";
-const INSERT_USER: &str = "INSERT INTO auth_user (id, name, email, password_hash, is_admin, tenant, created_at)
+const INSERT_USER: &str =
+    "INSERT INTO auth_user (id, name, email, password_hash, is_admin, tenant, created_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 /// A user with their personal tenant.
@@ -77,7 +96,10 @@ pub(crate) async fn insert_user(tx: &mut Tx, user: &StoredUser) -> Result<(), St
 const USER_BY_EMAIL: &str = concat!("SELECT ", user_columns!(), " FROM auth_user u WHERE u.email = $1");
 
 pub(crate) async fn user_by_email(store: &Store, email: &str) -> Result<Option<StoredUser>, StoreError> {
-    reading!(store, |c| sqlx::query_as(USER_BY_EMAIL).bind(email).fetch_optional(c).await)
+    reading!(store, |c| sqlx::query_as(USER_BY_EMAIL)
+        .bind(email)
+        .fetch_optional(c)
+        .await)
 }
 
 const USER: &str = concat!("SELECT ", user_columns!(), " FROM auth_user u WHERE u.id = $1");
@@ -89,7 +111,12 @@ pub(crate) async fn user(store: &Store, id: UserId) -> Result<Option<StoredUser>
 const SET_PASSWORD: &str = "UPDATE auth_user SET password_hash = $2 WHERE id = $1 AND password_hash = $3";
 
 /// Sets a new hash if the old one is still in force.
-pub(crate) async fn set_password(tx: &mut Tx, user: UserId, new: &str, old: &str) -> Result<bool, StoreError> {
+pub(crate) async fn set_password(
+    tx: &mut Tx,
+    user: UserId,
+    new: &str,
+    old: &str,
+) -> Result<bool, StoreError> {
     let changed = both!(tx, |c| sqlx::query(SET_PASSWORD)
         .bind(user)
         .bind(new)
@@ -110,7 +137,8 @@ pub(crate) async fn promote_first(tx: &mut Tx) -> Result<Option<UserId>, StoreEr
 
 // ---- sessions
 
-const INSERT_SESSION: &str = "INSERT INTO auth_session (id, secret_hash, user_id, address, user_agent, created_at, expires_at)
+const INSERT_SESSION: &str =
+    "INSERT INTO auth_session (id, secret_hash, user_id, address, user_agent, created_at, expires_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 pub(crate) struct NewSession<'a> {
@@ -150,14 +178,26 @@ pub(crate) struct LiveSession {
 const LIVE_SESSION: &str = "SELECT s.id AS session, s.expires_at, u.id AS \"user\", u.tenant, u.is_admin
     FROM auth_session s JOIN auth_user u ON u.id = s.user_id WHERE s.secret_hash = $1 AND s.expires_at > $2";
 
-pub(crate) async fn live_session(store: &Store, secret_hash: &str, now: Timestamp) -> Result<Option<LiveSession>, StoreError> {
-    reading!(store, |c| sqlx::query_as(LIVE_SESSION).bind(secret_hash).bind(now).fetch_optional(c).await)
+pub(crate) async fn live_session(
+    store: &Store,
+    secret_hash: &str,
+    now: Timestamp,
+) -> Result<Option<LiveSession>, StoreError> {
+    reading!(store, |c| sqlx::query_as(LIVE_SESSION)
+        .bind(secret_hash)
+        .bind(now)
+        .fetch_optional(c)
+        .await)
 }
 
 const SESSION_LIVES: &str = "SELECT EXISTS (SELECT 1 FROM auth_session WHERE id = $1 AND expires_at > $2)";
 
 pub(crate) async fn session_lives(store: &Store, id: SessionId, now: Timestamp) -> Result<bool, StoreError> {
-    reading!(store, |c| sqlx::query_scalar(SESSION_LIVES).bind(id).bind(now).fetch_one(c).await)
+    reading!(store, |c| sqlx::query_scalar(SESSION_LIVES)
+        .bind(id)
+        .bind(now)
+        .fetch_one(c)
+        .await)
 }
 
 #[derive(sqlx::FromRow)]
@@ -172,8 +212,17 @@ struct StoredSession {
 const SESSIONS: &str = "SELECT id, created_at, expires_at, address, user_agent FROM auth_session
     WHERE user_id = $1 AND expires_at > $2 ORDER BY created_at DESC, id DESC LIMIT 200";
 
-pub(crate) async fn sessions(store: &Store, user: UserId, current: Option<SessionId>, now: Timestamp) -> Result<Vec<Session>, StoreError> {
-    let rows: Vec<StoredSession> = reading!(store, |c| sqlx::query_as(SESSIONS).bind(user).bind(now).fetch_all(c).await)?;
+pub(crate) async fn sessions(
+    store: &Store,
+    user: UserId,
+    current: Option<SessionId>,
+    now: Timestamp,
+) -> Result<Vec<Session>, StoreError> {
+    let rows: Vec<StoredSession> = reading!(store, |c| sqlx::query_as(SESSIONS)
+        .bind(user)
+        .bind(now)
+        .fetch_all(c)
+        .await)?;
     Ok(rows
         .into_iter()
         .map(|row| Session {
@@ -187,10 +236,17 @@ pub(crate) async fn sessions(store: &Store, user: UserId, current: Option<Sessio
         .collect())
 }
 
-const DELETE_SESSION_BY_SECRET: &str = "DELETE FROM auth_session WHERE secret_hash = $1 RETURNING id, user_id";
+const DELETE_SESSION_BY_SECRET: &str =
+    "DELETE FROM auth_session WHERE secret_hash = $1 RETURNING id, user_id";
 
-pub(crate) async fn delete_session_by_secret(tx: &mut Tx, secret_hash: &str) -> Result<Option<(SessionId, UserId)>, StoreError> {
-    both!(tx, |c| sqlx::query_as(DELETE_SESSION_BY_SECRET).bind(secret_hash).fetch_optional(c).await)
+pub(crate) async fn delete_session_by_secret(
+    tx: &mut Tx,
+    secret_hash: &str,
+) -> Result<Option<(SessionId, UserId)>, StoreError> {
+    both!(tx, |c| sqlx::query_as(DELETE_SESSION_BY_SECRET)
+        .bind(secret_hash)
+        .fetch_optional(c)
+        .await)
 }
 
 const DELETE_SESSION: &str = "DELETE FROM auth_session WHERE id = $1 AND user_id = $2";
@@ -208,9 +264,17 @@ pub(crate) async fn delete_session(tx: &mut Tx, id: SessionId, user: UserId) -> 
 const DELETE_OTHER_SESSIONS: &str = "DELETE FROM auth_session WHERE user_id = $1 AND id <> $2 RETURNING id";
 
 /// Deletes all sessions of `user` but `keep`.
-pub(crate) async fn delete_other_sessions(tx: &mut Tx, user: UserId, keep: Option<SessionId>) -> Result<Vec<SessionId>, StoreError> {
+pub(crate) async fn delete_other_sessions(
+    tx: &mut Tx,
+    user: UserId,
+    keep: Option<SessionId>,
+) -> Result<Vec<SessionId>, StoreError> {
     let keep = keep.map(|id| id.to_string()).unwrap_or_default();
-    both!(tx, |c| sqlx::query_scalar(DELETE_OTHER_SESSIONS).bind(user).bind(keep).fetch_all(c).await)
+    both!(tx, |c| sqlx::query_scalar(DELETE_OTHER_SESSIONS)
+        .bind(user)
+        .bind(keep)
+        .fetch_all(c)
+        .await)
 }
 
 // ---- personal access tokens
@@ -224,14 +288,24 @@ pub(crate) struct NewToken<'a> {
 const COUNT_TOKENS: &str = "SELECT COUNT(*) FROM auth_token WHERE user_id = $1";
 
 pub(crate) async fn count_tokens(tx: &mut Tx, user: UserId) -> Result<i64, StoreError> {
-    both!(tx, |c| sqlx::query_scalar(COUNT_TOKENS).bind(user).fetch_one(c).await)
+    both!(tx, |c| sqlx::query_scalar(COUNT_TOKENS)
+        .bind(user)
+        .fetch_one(c)
+        .await)
 }
 
-const INSERT_TOKEN: &str = "INSERT INTO auth_token (id, secret_hash, user_id, name, scopes, prefix, created_at, expires_at)
+const INSERT_TOKEN: &str =
+    "INSERT INTO auth_token (id, secret_hash, user_id, name, scopes, prefix, created_at, expires_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
 pub(crate) async fn insert_token(tx: &mut Tx, new: &NewToken<'_>) -> Result<(), StoreError> {
-    let scopes = new.token.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ");
+    let scopes = new
+        .token
+        .scopes
+        .iter()
+        .map(|scope| scope.as_str())
+        .collect::<Vec<_>>()
+        .join(" ");
     both!(tx, |c| sqlx::query(INSERT_TOKEN)
         .bind(new.token.id)
         .bind(new.secret_hash)
@@ -274,13 +348,21 @@ pub(crate) struct LiveToken {
     pub(crate) is_admin: bool,
 }
 
-const LIVE_TOKEN: &str = "SELECT t.id AS token, t.scopes, t.expires_at, t.last_used_at, u.id AS \"user\", u.tenant, u.is_admin
+const LIVE_TOKEN: &str =
+    "SELECT t.id AS token, t.scopes, t.expires_at, t.last_used_at, u.id AS \"user\", u.tenant, u.is_admin
     FROM auth_token t JOIN auth_user u ON u.id = t.user_id
     WHERE t.secret_hash = $1 AND (t.expires_at IS NULL OR t.expires_at > $2)";
 
-pub(crate) async fn live_token(store: &Store, secret_hash: &str, now: Timestamp) -> Result<Option<LiveToken>, StoreError> {
-    let row: Option<StoredLiveToken> =
-        reading!(store, |c| sqlx::query_as(LIVE_TOKEN).bind(secret_hash).bind(now).fetch_optional(c).await)?;
+pub(crate) async fn live_token(
+    store: &Store,
+    secret_hash: &str,
+    now: Timestamp,
+) -> Result<Option<LiveToken>, StoreError> {
+    let row: Option<StoredLiveToken> = reading!(store, |c| sqlx::query_as(LIVE_TOKEN)
+        .bind(secret_hash)
+        .bind(now)
+        .fetch_optional(c)
+        .await)?;
     Ok(row.map(|row| LiveToken {
         token: row.token,
         scopes: scopes(&row.scopes),
@@ -296,13 +378,23 @@ const TOKEN_LIVES: &str =
     "SELECT EXISTS (SELECT 1 FROM auth_token WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2))";
 
 pub(crate) async fn token_lives(store: &Store, id: TokenId, now: Timestamp) -> Result<bool, StoreError> {
-    reading!(store, |c| sqlx::query_scalar(TOKEN_LIVES).bind(id).bind(now).fetch_one(c).await)
+    reading!(store, |c| sqlx::query_scalar(TOKEN_LIVES)
+        .bind(id)
+        .bind(now)
+        .fetch_one(c)
+        .await)
 }
 
-const TOUCH_TOKEN: &str = "UPDATE auth_token SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+const TOUCH_TOKEN: &str =
+    "UPDATE auth_token SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
 
 pub(crate) async fn touch_token(tx: &mut Tx, id: TokenId, now: Timestamp) -> Result<(), StoreError> {
-    both!(tx, |c| sqlx::query(TOUCH_TOKEN).bind(id).bind(now).execute(c).await.map(|_| ()))
+    both!(tx, |c| sqlx::query(TOUCH_TOKEN)
+        .bind(id)
+        .bind(now)
+        .execute(c)
+        .await
+        .map(|_| ()))
 }
 
 #[derive(sqlx::FromRow)]
@@ -349,15 +441,26 @@ pub(crate) async fn delete_token(tx: &mut Tx, id: TokenId, user: UserId) -> Resu
 
 // ---- attempts
 
-const KNOW_ACCOUNT: &str = "INSERT INTO auth_attempt (account, failures, last_at, blocked_until) VALUES ($1, 0, $2, 0)
+const KNOW_ACCOUNT: &str =
+    "INSERT INTO auth_attempt (account, failures, last_at, blocked_until) VALUES ($1, 0, $2, 0)
     ON CONFLICT (account) DO NOTHING";
 const COUNT_ATTEMPT: &str = "UPDATE auth_attempt
     SET failures = CASE WHEN last_at < $3 THEN 1 ELSE failures + 1 END, last_at = $2
     WHERE account = $1 AND blocked_until <= $2 RETURNING failures";
 
 /// Counts one more failure, from one if the last is older than `forget`; `None` while the account is blocked.
-pub(crate) async fn count_attempt(tx: &mut Tx, account: &Account, now: Timestamp, forget: Timestamp) -> Result<Option<i64>, StoreError> {
-    both!(tx, |c| sqlx::query(KNOW_ACCOUNT).bind(account.as_str()).bind(now).execute(c).await.map(|_| ()))?;
+pub(crate) async fn count_attempt(
+    tx: &mut Tx,
+    account: &Account,
+    now: Timestamp,
+    forget: Timestamp,
+) -> Result<Option<i64>, StoreError> {
+    both!(tx, |c| sqlx::query(KNOW_ACCOUNT)
+        .bind(account.as_str())
+        .bind(now)
+        .execute(c)
+        .await
+        .map(|_| ()))?;
     both!(tx, |c| sqlx::query_scalar(COUNT_ATTEMPT)
         .bind(account.as_str())
         .bind(now)
@@ -369,19 +472,31 @@ pub(crate) async fn count_attempt(tx: &mut Tx, account: &Account, now: Timestamp
 const BLOCK: &str = "UPDATE auth_attempt SET blocked_until = $2 WHERE account = $1";
 
 pub(crate) async fn block(tx: &mut Tx, account: &Account, until: Timestamp) -> Result<(), StoreError> {
-    both!(tx, |c| sqlx::query(BLOCK).bind(account.as_str()).bind(until).execute(c).await.map(|_| ()))
+    both!(tx, |c| sqlx::query(BLOCK)
+        .bind(account.as_str())
+        .bind(until)
+        .execute(c)
+        .await
+        .map(|_| ()))
 }
 
 const BLOCKED_UNTIL: &str = "SELECT blocked_until FROM auth_attempt WHERE account = $1";
 
 pub(crate) async fn blocked_until(tx: &mut Tx, account: &Account) -> Result<Timestamp, StoreError> {
-    both!(tx, |c| sqlx::query_scalar(BLOCKED_UNTIL).bind(account.as_str()).fetch_one(c).await)
+    both!(tx, |c| sqlx::query_scalar(BLOCKED_UNTIL)
+        .bind(account.as_str())
+        .fetch_one(c)
+        .await)
 }
 
 const FORGIVE: &str = "DELETE FROM auth_attempt WHERE account = $1";
 
 pub(crate) async fn forgive(tx: &mut Tx, account: &Account) -> Result<(), StoreError> {
-    both!(tx, |c| sqlx::query(FORGIVE).bind(account.as_str()).execute(c).await.map(|_| ()))
+    both!(tx, |c| sqlx::query(FORGIVE)
+        .bind(account.as_str())
+        .execute(c)
+        .await
+        .map(|_| ()))
 }
 
 // ---- upkeep
@@ -391,9 +506,16 @@ const PURGE_ATTEMPTS: &str = "DELETE FROM auth_attempt WHERE last_at < $1 AND bl
 
 /// Deletes sessions that ended by `now` and attempts from before `forget`; how many of each.
 pub(crate) async fn purge(tx: &mut Tx, now: Timestamp, forget: Timestamp) -> Result<(u64, u64), StoreError> {
-    let sessions = both!(tx, |c| sqlx::query(PURGE_SESSIONS).bind(now).execute(c).await.map(|done| done.rows_affected()))?;
-    let attempts =
-        both!(tx, |c| sqlx::query(PURGE_ATTEMPTS).bind(forget).execute(c).await.map(|done| done.rows_affected()))?;
+    let sessions = both!(tx, |c| sqlx::query(PURGE_SESSIONS)
+        .bind(now)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
+    let attempts = both!(tx, |c| sqlx::query(PURGE_ATTEMPTS)
+        .bind(forget)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
     Ok((sessions, attempts))
 }
 
@@ -402,15 +524,24 @@ pub(crate) async fn purge(tx: &mut Tx, now: Timestamp, forget: Timestamp) -> Res
 const SIGNING_KEY: &str = "SELECT id, public_key, sealed FROM auth_signing_key WHERE slot = 1";
 
 pub(crate) async fn signing_key(store: &Store) -> Result<Option<StoredKey>, StoreError> {
-    let row: Option<(String, String, String)> = reading!(store, |c| sqlx::query_as(SIGNING_KEY).fetch_optional(c).await)?;
-    Ok(row.map(|(id, public_key, sealed)| StoredKey { id, public_key, sealed }))
+    let row: Option<(String, String, String)> =
+        reading!(store, |c| sqlx::query_as(SIGNING_KEY).fetch_optional(c).await)?;
+    Ok(row.map(|(id, public_key, sealed)| StoredKey {
+        id,
+        public_key,
+        sealed,
+    }))
 }
 
 const INSERT_SIGNING_KEY: &str = "INSERT INTO auth_signing_key (slot, id, public_key, sealed, created_at)
     VALUES (1, $1, $2, $3, $4) ON CONFLICT (slot) DO NOTHING";
 
 /// False: there is one already.
-pub(crate) async fn insert_signing_key(tx: &mut Tx, key: &StoredKey, now: Timestamp) -> Result<bool, StoreError> {
+pub(crate) async fn insert_signing_key(
+    tx: &mut Tx,
+    key: &StoredKey,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let inserted = both!(tx, |c| sqlx::query(INSERT_SIGNING_KEY)
         .bind(key.id.as_str())
         .bind(key.public_key.as_str())

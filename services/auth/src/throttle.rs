@@ -65,15 +65,23 @@ impl Throttle {
         let quota = NonZeroU32::new(config.login_burst)
             .zip(Quota::with_period(config.login_refill))
             .map(|(burst, quota)| quota.allow_burst(burst));
-        Self { store, clock, addresses: quota.map(|quota| Arc::new(RateLimiter::keyed(quota))) }
+        Self {
+            store,
+            clock,
+            addresses: quota.map(|quota| Arc::new(RateLimiter::keyed(quota))),
+        }
     }
 
     /// Takes one attempt from an address.
     pub(crate) fn address(&self, address: &str) -> Result<(), AuthError> {
-        let Some(addresses) = &self.addresses else { return Ok(()) };
+        let Some(addresses) = &self.addresses else {
+            return Ok(());
+        };
         addresses
             .check_key(&network(address))
-            .map_err(|refused| AuthError::Limited { retry_after: refused.wait_time_from(DefaultClock::default().now()) })
+            .map_err(|refused| AuthError::Limited {
+                retry_after: refused.wait_time_from(DefaultClock::default().now()),
+            })
     }
 
     /// Forgets addresses that have been quiet.
@@ -98,7 +106,9 @@ impl Throttle {
             None => {
                 let until = store::blocked_until(&mut tx, account).await?;
                 // At least a moment: the block may end while we look.
-                Err(AuthError::Limited { retry_after: until.since(now).max(Duration::from_millis(1)) })
+                Err(AuthError::Limited {
+                    retry_after: until.since(now).max(Duration::from_millis(1)),
+                })
             }
         }
     }
@@ -134,7 +144,9 @@ mod tests {
     fn waits_double_up_to_a_minute() {
         assert_eq!(wait_after(1), None);
         assert_eq!(wait_after(FREE - 1), None);
-        let seconds: Vec<u64> = (0..8).map(|more| wait_after(FREE + more).unwrap().as_secs()).collect();
+        let seconds: Vec<u64> = (0..8)
+            .map(|more| wait_after(FREE + more).unwrap().as_secs())
+            .collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(wait_after(i64::MAX), Some(WAIT_MOST));
     }

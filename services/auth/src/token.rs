@@ -24,10 +24,20 @@ const USE_GRAIN: Duration = Duration::from_secs(60);
 
 impl Auth {
     /// Makes a token for the caller, which allows no more than the credential that asks.
-    pub(crate) async fn create_token(&self, caller: &Identity, request: CreateTokenRequest) -> Result<CreatedToken, AuthError> {
+    pub(crate) async fn create_token(
+        &self,
+        caller: &Identity,
+        request: CreateTokenRequest,
+    ) -> Result<CreatedToken, AuthError> {
         let name = check::token_name(&request.name)?;
-        if request.expires_in_days.is_some_and(|days| !(1..=DAYS_MOST).contains(&days)) {
-            return Err(AuthError::Invalid { field: "expires_in_days", reason: "a token lives 1 to 366 days, or until it is revoked" });
+        if request
+            .expires_in_days
+            .is_some_and(|days| !(1..=DAYS_MOST).contains(&days))
+        {
+            return Err(AuthError::Invalid {
+                field: "expires_in_days",
+                reason: "a token lives 1 to 366 days, or until it is revoked",
+            });
         }
         let scopes = wanted(&request.scopes);
         if let Some(scope) = scopes.iter().find(|scope| !caller.may(**scope)) {
@@ -51,10 +61,16 @@ impl Auth {
         if store::count_tokens(&mut tx, caller.user).await? >= MOST {
             return Err(AuthError::TooManyTokens { most: MOST });
         }
-        let new = NewToken { token: &token, secret_hash: &secret_hash, user: caller.user };
+        let new = NewToken {
+            token: &token,
+            secret_hash: &secret_hash,
+            user: caller.user,
+        };
         store::insert_token(&mut tx, &new).await.map_err(|error| {
             if error.is_unique_violation() {
-                AuthError::TokenNameTaken { name: token.name.clone() }
+                AuthError::TokenNameTaken {
+                    name: token.name.clone(),
+                }
             } else {
                 AuthError::from(error)
             }
@@ -75,7 +91,15 @@ impl Auth {
         if !store::delete_token(&mut tx, token, caller.user).await? {
             return Err(AuthError::NotFound { what: "token" });
         }
-        self.tell(&mut tx, &CredentialRevoked { user: caller.user, session: None, token: Some(token) }).await?;
+        self.tell(
+            &mut tx,
+            &CredentialRevoked {
+                user: caller.user,
+                session: None,
+                token: Some(token),
+            },
+        )
+        .await?;
         self.commit(tx).await?;
         self.refuse_token(token);
         tracing::info!(user.id = %caller.user, token.id = %token, "{} revoked the token {token}", caller.user);
@@ -87,7 +111,9 @@ impl Auth {
     pub(crate) async fn exchange_token(&self, secret: &Secret) -> Result<Exchanged, AuthError> {
         let hash = secret::hash(secret).ok_or(AuthError::BadCredential)?;
         let now = self.clock.now();
-        let live = store::live_token(&self.store, &hash, now).await?.ok_or(AuthError::BadCredential)?;
+        let live = store::live_token(&self.store, &hash, now)
+            .await?
+            .ok_or(AuthError::BadCredential)?;
         if live.last_used_at.is_none_or(|at| now.since(at) >= USE_GRAIN) {
             let mut tx = self.store.begin().await?;
             store::touch_token(&mut tx, live.token, now).await?;
@@ -107,8 +133,16 @@ impl Auth {
 
 /// The scopes asked for, each once, in their usual order.
 fn wanted(scopes: &[Scope]) -> Vec<Scope> {
-    let scopes = if scopes.is_empty() { &DEFAULT_SCOPES } else { scopes };
-    Scope::all().iter().copied().filter(|scope| scopes.contains(scope)).collect()
+    let scopes = if scopes.is_empty() {
+        &DEFAULT_SCOPES
+    } else {
+        scopes
+    };
+    Scope::all()
+        .iter()
+        .copied()
+        .filter(|scope| scopes.contains(scope))
+        .collect()
 }
 
 #[cfg(test)]
@@ -118,6 +152,9 @@ mod tests {
     #[test]
     fn scopes_are_put_in_order_and_never_none() {
         assert_eq!(wanted(&[]), [Scope::MachinesRead, Scope::MachinesWrite]);
-        assert_eq!(wanted(&[Scope::Admin, Scope::MachinesRead, Scope::Admin]), [Scope::MachinesRead, Scope::Admin]);
+        assert_eq!(
+            wanted(&[Scope::Admin, Scope::MachinesRead, Scope::Admin]),
+            [Scope::MachinesRead, Scope::Admin]
+        );
     }
 }

@@ -67,7 +67,10 @@ impl IppoolConfig {
             ("IP_POOL_END", self.pool_end.is_some()),
             ("GATEWAY_IP", self.gateway.is_some()),
         ];
-        set.into_iter().filter(|(_, is_set)| !is_set).map(|(name, _)| name).collect()
+        set.into_iter()
+            .filter(|(_, is_set)| !is_set)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Checks what can only be checked together.
@@ -79,14 +82,19 @@ impl IppoolConfig {
     }
 
     fn range(&self) -> Result<Option<Range>, RangeError> {
-        self.pool_start.zip(self.pool_end).map(|(start, end)| Range::new(start, end)).transpose()
+        self.pool_start
+            .zip(self.pool_end)
+            .map(|(start, end)| Range::new(start, end))
+            .transpose()
     }
 
     pub(crate) fn network(&self) -> Result<Option<Network>, RangeError> {
         let range = self.range()?;
-        Ok(range
-            .zip(self.gateway)
-            .map(|(range, gateway)| Network { range, gateway, prefix: self.prefix_len }))
+        Ok(range.zip(self.gateway).map(|(range, gateway)| Network {
+            range,
+            gateway,
+            prefix: self.prefix_len,
+        }))
     }
 }
 

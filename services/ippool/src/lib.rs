@@ -52,17 +52,27 @@ const MIGRATIONS: &[Migration] = migrations![
 /// # Errors
 /// Settings that do not make a pool; a database or bus that fails while starting.
 pub async fn run(ctx: Ctx, config: IppoolConfig, proxmox: Option<Client>) -> Result<(), RunError> {
-    let network = config.network().map_err(|error| RunError::other("the address pool cannot be used", error))?;
+    let network = config
+        .network()
+        .map_err(|error| RunError::other("the address pool cannot be used", error))?;
     let store = ctx.store("ippool", MIGRATIONS).await?;
     ctx.bus.ensure_streams().await?;
     let outbox = Outbox::new(store.clone(), "ippool_outbox");
     outbox.relay(&ctx.tasks, &ctx.bus, "ippool.outbox");
 
     let pool = Pool::new(store, outbox, ctx.clock.clone(), network);
-    pool.seed().await.map_err(|error| RunError::other("could not fill the address pool", error))?;
+    pool.seed()
+        .await
+        .map_err(|error| RunError::other("could not fill the address pool", error))?;
 
     let cluster = proxmox.map(|client| {
-        Cluster::new(Arc::new(Pve { client, clock: ctx.clock.clone() }), config.verify_cache_ttl)
+        Cluster::new(
+            Arc::new(Pve {
+                client,
+                clock: ctx.clock.clone(),
+            }),
+            config.verify_cache_ttl,
+        )
     });
     let reconciler = cluster
         .clone()
@@ -78,8 +88,12 @@ pub async fn run(ctx: Ctx, config: IppoolConfig, proxmox: Option<Client>) -> Res
 
     if let Some(reconciler) = reconciler {
         let timed = reconciler.clone();
-        ctx.tasks.spawn("ippool.reconcile", OnError::Restart, move || timed.clone().keep_time());
-        ctx.tasks.spawn("ippool.sign_ins", OnError::Restart, move || reconciler.clone().follow_sign_ins());
+        ctx.tasks.spawn("ippool.reconcile", OnError::Restart, move || {
+            timed.clone().keep_time()
+        });
+        ctx.tasks.spawn("ippool.sign_ins", OnError::Restart, move || {
+            reconciler.clone().follow_sign_ins()
+        });
     }
     ctx.ready().await;
     serving.stop().await;

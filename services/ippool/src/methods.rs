@@ -16,8 +16,13 @@ pub(crate) async fn serve(
     cluster: Option<&Cluster>,
     reconciler: Option<&Reconciler>,
 ) -> Result<Serving, BusError> {
-    let (reserving, allocating, releasing, listing, telling) =
-        (pool.clone(), pool.clone(), pool.clone(), pool.clone(), pool.clone());
+    let (reserving, allocating, releasing, listing, telling) = (
+        pool.clone(),
+        pool.clone(),
+        pool.clone(),
+        pool.clone(),
+        pool.clone(),
+    );
     let (cluster, reconciler) = (cluster.cloned(), reconciler.cloned());
     bus.serve("ippool", env!("CARGO_PKG_VERSION"), "Static addresses")
         .method::<Reserve, _, _>(move |call: Incoming<Reserve>| {
@@ -29,7 +34,11 @@ pub(crate) async fn serve(
         })
         .method::<Allocate, _, _>(move |call: Incoming<Allocate>| {
             let pool = allocating.clone();
-            async move { Ok(pool.allocate(call.request.machine, call.request.ip, call.request.vmid).await?) }
+            async move {
+                Ok(pool
+                    .allocate(call.request.machine, call.request.ip, call.request.vmid)
+                    .await?)
+            }
         })
         .method::<Release, _, _>(move |call: Incoming<Release>| {
             let pool = releasing.clone();
@@ -46,9 +55,14 @@ pub(crate) async fn serve(
         .method::<Reconcile, _, _>(move |_: Incoming<Reconcile>| {
             let reconciler = reconciler.clone();
             async move {
-                let reconciler = reconciler.ok_or(PoolError::NotConfigured { missing: "PROXMOX_HOST" })?;
+                let reconciler = reconciler.ok_or(PoolError::NotConfigured {
+                    missing: "PROXMOX_HOST",
+                })?;
                 // A run that is asked for is never left out.
-                reconciler.run(Trigger::Request).await?.ok_or_else(|| Fault::of(&PoolError::Busy))
+                reconciler
+                    .run(Trigger::Request)
+                    .await?
+                    .ok_or_else(|| Fault::of(&PoolError::Busy))
             }
         })
         .start()

@@ -51,7 +51,12 @@ pub(crate) enum PassedOver {
 
 impl Pool {
     pub(crate) fn new(store: Store, outbox: Outbox, clock: Clock, network: Option<Network>) -> Self {
-        Self { store, outbox, clock, network }
+        Self {
+            store,
+            outbox,
+            clock,
+            network,
+        }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -60,7 +65,9 @@ impl Pool {
 
     /// The network that addresses are handed out of.
     pub(crate) fn network(&self) -> Result<Network, PoolError> {
-        self.network.ok_or(PoolError::NotConfigured { missing: "IP_POOL_START, IP_POOL_END or GATEWAY_IP" })
+        self.network.ok_or(PoolError::NotConfigured {
+            missing: "IP_POOL_START, IP_POOL_END or GATEWAY_IP",
+        })
     }
 
     fn range(&self) -> Option<Range> {
@@ -75,7 +82,11 @@ impl Pool {
         let dropped = store::drop_free_outside(&mut tx, range).await?;
         tx.commit().await?;
         if added + dropped > 0 {
-            tracing::info!(pool.added = added, pool.dropped = dropped, "the pool is now {range}");
+            tracing::info!(
+                pool.added = added,
+                pool.dropped = dropped,
+                "the pool is now {range}"
+            );
         }
         Ok(())
     }
@@ -86,10 +97,14 @@ impl Pool {
         for _ in 0..RACES {
             let mut tx = self.store.begin().await?;
             let taken = match store::find_machine(&mut tx, &self.store, machine).await? {
-                Some(row) if row.status == AddressStatus::Allocated => return Ok(Taken { row, fresh: false }),
+                Some(row) if row.status == AddressStatus::Allocated => {
+                    return Ok(Taken { row, fresh: false });
+                }
                 Some(row) => {
                     let new = row.reserve(machine, hostname, self.clock.now())?;
-                    self.change(&mut tx, &row, new).await.map(|row| row.map(|row| Taken { row, fresh: false }))
+                    self.change(&mut tx, &row, new)
+                        .await
+                        .map(|row| row.map(|row| Taken { row, fresh: false }))
                 }
                 None => match self.take_lowest(&mut tx, range, machine, hostname).await {
                     Ok(None) => return Err(PoolError::Exhausted { range }),
@@ -111,8 +126,16 @@ impl Pool {
         Err(PoolError::Raced { machine })
     }
 
-    async fn take_lowest(&self, tx: &mut Tx, range: Range, machine: MachineId, hostname: &str) -> Result<Option<Row>, PoolError> {
-        let Some(row) = store::lowest_free(tx, &self.store, range).await? else { return Ok(None) };
+    async fn take_lowest(
+        &self,
+        tx: &mut Tx,
+        range: Range,
+        machine: MachineId,
+        hostname: &str,
+    ) -> Result<Option<Row>, PoolError> {
+        let Some(row) = store::lowest_free(tx, &self.store, range).await? else {
+            return Ok(None);
+        };
         let new = row.reserve(machine, hostname, self.clock.now())?;
         // The row is locked by this transaction, so it is as it was read.
         self.change(tx, &row, new).await
@@ -133,11 +156,16 @@ impl Pool {
         }
         let next = match again {
             None => None,
-            Some((machine, hostname)) => self.take_lowest(&mut tx, self.network()?.range, machine, hostname).await?,
+            Some((machine, hostname)) => {
+                self.take_lowest(&mut tx, self.network()?.range, machine, hostname)
+                    .await?
+            }
         };
         self.commit(tx).await?;
         tracing::warn!(ip = %promised.ip, vmid = guest.vmid, node = %guest.node, "{} is in use by guest {}", promised.ip, guest.vmid);
-        Ok(next.map_or(PassedOver::Nothing, |row| PassedOver::Next(Taken { row, fresh: true })))
+        Ok(next.map_or(PassedOver::Nothing, |row| {
+            PassedOver::Next(Taken { row, fresh: true })
+        }))
     }
 
     /// Takes a promise back if it is still the one that was made.
@@ -151,13 +179,21 @@ impl Pool {
     }
 
     /// Records that the VM `vmid` of `machine` uses `ip`. Saying it again is fine.
-    pub(crate) async fn allocate(&self, machine: MachineId, ip: std::net::Ipv4Addr, vmid: u32) -> Result<(), PoolError> {
+    pub(crate) async fn allocate(
+        &self,
+        machine: MachineId,
+        ip: std::net::Ipv4Addr,
+        vmid: u32,
+    ) -> Result<(), PoolError> {
         for _ in 0..RACES {
             let mut tx = self.store.begin().await?;
-            let row = store::find(&mut tx, &self.store, ip).await?.ok_or(PoolError::NotTheirs { ip, machine })?;
+            let row = store::find(&mut tx, &self.store, ip)
+                .await?
+                .ok_or(PoolError::NotTheirs { ip, machine })?;
             let theirs = row.machine == Some(machine);
             // The promise ran out, but a reconcile found the machine's VM with the address.
-            let found = row.machine.is_none() && row.source == AddressSource::Adopted && row.vmid == Some(vmid);
+            let found =
+                row.machine.is_none() && row.source == AddressSource::Adopted && row.vmid == Some(vmid);
             if !theirs && !found {
                 return Err(PoolError::NotTheirs { ip, machine });
             }
@@ -184,7 +220,9 @@ impl Pool {
     pub(crate) async fn release(&self, machine: MachineId) -> Result<(), PoolError> {
         for _ in 0..RACES {
             let mut tx = self.store.begin().await?;
-            let Some(row) = store::find_machine(&mut tx, &self.store, machine).await? else { return Ok(()) };
+            let Some(row) = store::find_machine(&mut tx, &self.store, machine).await? else {
+                return Ok(());
+            };
             let free = row.give_back(Event::Release)?;
             if self.change(&mut tx, &row, free).await?.is_some() {
                 return self.commit(tx).await;
@@ -196,7 +234,12 @@ impl Pool {
 
     /// Every address, in numeric order.
     pub(crate) async fn list(&self) -> Result<Vec<Address>, PoolError> {
-        Ok(self.rows().await?.iter().map(|row| row.view(self.range())).collect())
+        Ok(self
+            .rows()
+            .await?
+            .iter()
+            .map(|row| row.view(self.range()))
+            .collect())
     }
 
     pub(crate) async fn rows(&self) -> Result<Vec<Row>, PoolError> {
@@ -206,7 +249,12 @@ impl Pool {
     /// How full the range is.
     pub(crate) async fn status(&self) -> Result<PoolStatus, PoolError> {
         match self.range() {
-            None => Ok(PoolStatus { total: 0, free: 0, reserved: 0, allocated: 0 }),
+            None => Ok(PoolStatus {
+                total: 0,
+                free: 0,
+                reserved: 0,
+                allocated: 0,
+            }),
             Some(range) => Ok(store::status(&self.store, range).await?),
         }
     }
@@ -248,9 +296,16 @@ impl Pool {
         if !changed {
             return Ok(None);
         }
-        let event = AddressChanged { address: new.view(self.range()) };
-        self.outbox.push(tx, &CloudEvent::of(&event, "ippool", &self.clock)).await?;
-        Ok(Some(Row { version: old.version + 1, ..new }))
+        let event = AddressChanged {
+            address: new.view(self.range()),
+        };
+        self.outbox
+            .push(tx, &CloudEvent::of(&event, "ippool", &self.clock))
+            .await?;
+        Ok(Some(Row {
+            version: old.version + 1,
+            ..new
+        }))
     }
 
     async fn commit(&self, tx: Tx) -> Result<(), PoolError> {

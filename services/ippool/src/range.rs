@@ -42,9 +42,15 @@ impl Range {
     /// When it runs backwards or has more than 65 536 addresses.
     pub fn new(start: Ipv4Addr, end: Ipv4Addr) -> Result<Self, RangeError> {
         let (first, last) = (u32::from(start), u32::from(end));
-        let distance = last.checked_sub(first).ok_or(RangeError::Backwards { start, end })?;
+        let distance = last
+            .checked_sub(first)
+            .ok_or(RangeError::Backwards { start, end })?;
         if distance >= MOST {
-            return Err(RangeError::TooLarge { start, end, count: u64::from(distance) + 1 });
+            return Err(RangeError::TooLarge {
+                start,
+                end,
+                count: u64::from(distance) + 1,
+            });
         }
         Ok(Self { first, last })
     }
@@ -74,7 +80,12 @@ impl Range {
 
 impl std::fmt::Display for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} to {}", Ipv4Addr::from(self.first), Ipv4Addr::from(self.last))
+        write!(
+            f,
+            "{} to {}",
+            Ipv4Addr::from(self.first),
+            Ipv4Addr::from(self.last)
+        )
     }
 }
 
@@ -93,12 +104,21 @@ mod tests {
         assert!(range.contains(ip("10.0.0.9")) && range.contains(ip("10.0.0.10")));
         assert!(!range.contains(ip("10.0.0.8")) && !range.contains(ip("10.0.0.11")));
         assert_eq!(Range::new(ip("10.0.0.1"), ip("10.0.0.1")).unwrap().count(), 1);
-        assert!(matches!(Range::new(ip("10.0.0.2"), ip("10.0.0.1")), Err(RangeError::Backwards { .. })));
-        assert_eq!(Range::new(ip("10.0.0.0"), ip("10.0.255.255")).unwrap().count(), MOST);
+        assert!(matches!(
+            Range::new(ip("10.0.0.2"), ip("10.0.0.1")),
+            Err(RangeError::Backwards { .. })
+        ));
+        assert_eq!(
+            Range::new(ip("10.0.0.0"), ip("10.0.255.255")).unwrap().count(),
+            MOST
+        );
         assert!(matches!(
             Range::new(ip("10.0.0.0"), ip("10.1.0.0")),
             Err(RangeError::TooLarge { count: 65_537, .. })
         ));
-        assert!(matches!(Range::new(ip("0.0.0.0"), ip("255.255.255.255")), Err(RangeError::TooLarge { .. })));
+        assert!(matches!(
+            Range::new(ip("0.0.0.0"), ip("255.255.255.255")),
+            Err(RangeError::TooLarge { .. })
+        ));
     }
 }

@@ -86,7 +86,8 @@ impl Plan {
         let Some(local) = row.vmid.filter(|_| row.status == AddressStatus::Allocated) else {
             self.actions.push((row.clone(), Action::Adopt(first.clone())));
             // Two guests with one address: the books can only name one of them.
-            self.conflicts.extend(others.iter().map(|other| conflict(row.ip, first.vmid, other)));
+            self.conflicts
+                .extend(others.iter().map(|other| conflict(row.ip, first.vmid, other)));
             return;
         };
         for guest in std::iter::once(first).chain(others) {
@@ -103,7 +104,9 @@ impl Plan {
         match row.status {
             AddressStatus::Free => {}
             AddressStatus::Reserved => {
-                let expired = row.reserved_at.is_none_or(|at| now.since(at) > policy.reservation_ttl);
+                let expired = row
+                    .reserved_at
+                    .is_none_or(|at| now.since(at) > policy.reservation_ttl);
                 if expired {
                     self.actions.push((row.clone(), Action::Expire));
                 } else {
@@ -117,7 +120,11 @@ impl Plan {
             }
             AddressStatus::Allocated if !policy.count_misses => self.no_ops += 1,
             AddressStatus::Allocated => {
-                let action = if row.missed_cycles + 1 >= policy.vacate_after { Action::Vacate } else { Action::Miss };
+                let action = if row.missed_cycles + 1 >= policy.vacate_after {
+                    Action::Vacate
+                } else {
+                    Action::Miss
+                };
                 self.actions.push((row.clone(), action));
             }
         }
@@ -127,7 +134,10 @@ impl Plan {
 /// Whether the row's guest may run where it cannot be seen. When nobody knows where it is, any node
 /// that is away may have it.
 fn out_of_sight(row: &Row, real: Real<'_>) -> bool {
-    let node = row.vmid.and_then(|vmid| real.whereabouts.guests.get(&vmid)).or(row.node.as_ref());
+    let node = row
+        .vmid
+        .and_then(|vmid| real.whereabouts.guests.get(&vmid))
+        .or(row.node.as_ref());
     match node {
         Some(node) => real.away.contains(node),
         None => !real.away.is_empty(),
@@ -135,7 +145,12 @@ fn out_of_sight(row: &Row, real: Real<'_>) -> bool {
 }
 
 fn conflict(ip: Ipv4Addr, local_vmid: u32, holder: &Guest) -> Conflict {
-    Conflict { ip, local_vmid, proxmox_vmid: holder.vmid, node: holder.node.clone() }
+    Conflict {
+        ip,
+        local_vmid,
+        proxmox_vmid: holder.vmid,
+        node: holder.node.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -150,35 +165,69 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
     const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
-    const POLICY: Policy = Policy { reservation_ttl: Duration::from_secs(600), vacate_after: 3, count_misses: true };
+    const POLICY: Policy = Policy {
+        reservation_ttl: Duration::from_secs(600),
+        vacate_after: 3,
+        count_misses: true,
+    };
 
     fn guest(vmid: u32) -> Guest {
-        Guest { vmid, name: Some("found".into()), node: "pve1".into() }
+        Guest {
+            vmid,
+            name: Some("found".into()),
+            node: "pve1".into(),
+        }
     }
 
     fn reserved(age: Duration) -> Row {
-        Row::free(IP, 0).reserve(MachineId::fresh(), "web", NOW.before(age)).unwrap()
+        Row::free(IP, 0)
+            .reserve(MachineId::fresh(), "web", NOW.before(age))
+            .unwrap()
     }
 
     fn allocated(vmid: u32, missed_cycles: u32) -> Row {
         let machine = MachineId::fresh();
-        let row = Row::free(IP, 0).reserve(machine, "web", NOW).unwrap().allocate(machine, vmid, NOW).unwrap();
+        let row = Row::free(IP, 0)
+            .reserve(machine, "web", NOW)
+            .unwrap()
+            .allocate(machine, vmid, NOW)
+            .unwrap();
         Row { missed_cycles, ..row }
     }
 
     fn external() -> Row {
-        Row { status: AddressStatus::Allocated, source: AddressSource::External, allocated_at: Some(NOW), ..Row::free(IP, 0) }
+        Row {
+            status: AddressStatus::Allocated,
+            source: AddressSource::External,
+            allocated_at: Some(NOW),
+            ..Row::free(IP, 0)
+        }
     }
 
     fn look(row: &Row, held_by: &[u32], away: &[&str], policy: Policy) -> Plan {
         let held: Vec<Guest> = held_by.iter().map(|vmid| guest(*vmid)).collect();
-        let held = if held.is_empty() { BTreeMap::new() } else { BTreeMap::from([(IP, held)]) };
-        let snapshot = Snapshot { taken_at: NOW, held, nodes: BTreeSet::new() };
-        let whereabouts = Whereabouts { nodes: vec![], guests: BTreeMap::from([(101, "pve1".to_owned())]) };
+        let held = if held.is_empty() {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([(IP, held)])
+        };
+        let snapshot = Snapshot {
+            taken_at: NOW,
+            held,
+            nodes: BTreeSet::new(),
+        };
+        let whereabouts = Whereabouts {
+            nodes: vec![],
+            guests: BTreeMap::from([(101, "pve1".to_owned())]),
+        };
         let away = away.iter().map(|name| (*name).to_owned()).collect();
         plan(
             std::slice::from_ref(row),
-            Real { snapshot: &snapshot, whereabouts: &whereabouts, away: &away },
+            Real {
+                snapshot: &snapshot,
+                whereabouts: &whereabouts,
+                away: &away,
+            },
             policy,
             NOW,
         )
@@ -189,28 +238,148 @@ mod tests {
     }
 
     /// Name, row, holders, nodes away; actions, number of conflicts, number of no-ops.
-    type Case = (&'static str, Row, &'static [u32], &'static [&'static str], Vec<Action>, usize, u32);
+    type Case = (
+        &'static str,
+        Row,
+        &'static [u32],
+        &'static [&'static str],
+        Vec<Action>,
+        usize,
+        u32,
+    );
 
     #[test]
     fn every_line_of_the_table() {
         let minute = Duration::from_secs(60);
         let cases: Vec<Case> = vec![
-            ("its own guest", allocated(101, 2), &[101], &[], vec![Action::Seen(guest(101))], 0, 1),
+            (
+                "its own guest",
+                allocated(101, 2),
+                &[101],
+                &[],
+                vec![Action::Seen(guest(101))],
+                0,
+                1,
+            ),
             ("another guest", allocated(101, 0), &[102], &[], vec![], 1, 0),
-            ("both", allocated(101, 0), &[101, 102], &[], vec![Action::Seen(guest(101))], 1, 1),
-            ("free, held", Row::free(IP, 0), &[102], &[], vec![Action::Adopt(guest(102))], 0, 0),
-            ("free, held twice", Row::free(IP, 0), &[102, 103], &[], vec![Action::Adopt(guest(102))], 1, 0),
-            ("promised, held", reserved(minute), &[102], &[], vec![Action::Adopt(guest(102))], 0, 0),
-            ("promised long ago, held", reserved(minute * 60), &[102], &[], vec![Action::Adopt(guest(102))], 0, 0),
-            ("unknown host, held", external(), &[102], &[], vec![Action::Adopt(guest(102))], 0, 0),
+            (
+                "both",
+                allocated(101, 0),
+                &[101, 102],
+                &[],
+                vec![Action::Seen(guest(101))],
+                1,
+                1,
+            ),
+            (
+                "free, held",
+                Row::free(IP, 0),
+                &[102],
+                &[],
+                vec![Action::Adopt(guest(102))],
+                0,
+                0,
+            ),
+            (
+                "free, held twice",
+                Row::free(IP, 0),
+                &[102, 103],
+                &[],
+                vec![Action::Adopt(guest(102))],
+                1,
+                0,
+            ),
+            (
+                "promised, held",
+                reserved(minute),
+                &[102],
+                &[],
+                vec![Action::Adopt(guest(102))],
+                0,
+                0,
+            ),
+            (
+                "promised long ago, held",
+                reserved(minute * 60),
+                &[102],
+                &[],
+                vec![Action::Adopt(guest(102))],
+                0,
+                0,
+            ),
+            (
+                "unknown host, held",
+                external(),
+                &[102],
+                &[],
+                vec![Action::Adopt(guest(102))],
+                0,
+                0,
+            ),
             ("promised", reserved(minute * 10), &[], &[], vec![], 0, 1),
-            ("promised too long", reserved(minute * 11), &[], &[], vec![Action::Expire], 0, 0),
-            ("first miss", allocated(101, 0), &[], &[], vec![Action::Miss], 0, 0),
-            ("second miss", allocated(101, 1), &[], &[], vec![Action::Miss], 0, 0),
-            ("third miss", allocated(101, 2), &[], &[], vec![Action::Vacate], 0, 0),
-            ("its node is away", allocated(101, 2), &[], &["pve1"], vec![Action::Spare], 0, 1),
-            ("another node is away", allocated(101, 2), &[], &["pve2"], vec![Action::Vacate], 0, 0),
-            ("guest nobody knows, a node away", allocated(999, 2), &[], &["pve2"], vec![Action::Spare], 0, 1),
+            (
+                "promised too long",
+                reserved(minute * 11),
+                &[],
+                &[],
+                vec![Action::Expire],
+                0,
+                0,
+            ),
+            (
+                "first miss",
+                allocated(101, 0),
+                &[],
+                &[],
+                vec![Action::Miss],
+                0,
+                0,
+            ),
+            (
+                "second miss",
+                allocated(101, 1),
+                &[],
+                &[],
+                vec![Action::Miss],
+                0,
+                0,
+            ),
+            (
+                "third miss",
+                allocated(101, 2),
+                &[],
+                &[],
+                vec![Action::Vacate],
+                0,
+                0,
+            ),
+            (
+                "its node is away",
+                allocated(101, 2),
+                &[],
+                &["pve1"],
+                vec![Action::Spare],
+                0,
+                1,
+            ),
+            (
+                "another node is away",
+                allocated(101, 2),
+                &[],
+                &["pve2"],
+                vec![Action::Vacate],
+                0,
+                0,
+            ),
+            (
+                "guest nobody knows, a node away",
+                allocated(999, 2),
+                &[],
+                &["pve2"],
+                vec![Action::Spare],
+                0,
+                1,
+            ),
             ("unknown host", external(), &[], &[], vec![], 0, 0),
             ("free", Row::free(IP, 0), &[], &[], vec![], 0, 0),
         ];
@@ -225,13 +394,26 @@ mod tests {
     #[test]
     fn a_conflict_names_both_sides() {
         let plan = look(&allocated(101, 0), &[102], &[], POLICY);
-        let wanted = Conflict { ip: IP, local_vmid: 101, proxmox_vmid: 102, node: "pve1".into() };
+        let wanted = Conflict {
+            ip: IP,
+            local_vmid: 101,
+            proxmox_vmid: 102,
+            node: "pve1".into(),
+        };
         assert_eq!(plan.conflicts, [wanted]);
     }
 
     #[test]
     fn a_run_that_does_not_count_misses_frees_nothing_in_use() {
-        let plan = look(&allocated(101, 2), &[], &[], Policy { count_misses: false, ..POLICY });
+        let plan = look(
+            &allocated(101, 2),
+            &[],
+            &[],
+            Policy {
+                count_misses: false,
+                ..POLICY
+            },
+        );
         assert_eq!((actions(&plan), plan.no_ops), (vec![], 1));
     }
 

@@ -33,8 +33,14 @@ pub(crate) async fn reserve(
     hostname: &str,
 ) -> Result<Lease, PoolError> {
     let network = pool.network()?;
-    let cluster = cluster.ok_or(PoolError::NotConfigured { missing: "PROXMOX_HOST" })?;
-    let lease = |row: &Row| Lease { ip: row.ip, prefix: network.prefix, gateway: network.gateway };
+    let cluster = cluster.ok_or(PoolError::NotConfigured {
+        missing: "PROXMOX_HOST",
+    })?;
+    let lease = |row: &Row| Lease {
+        ip: row.ip,
+        prefix: network.prefix,
+        gateway: network.gateway,
+    };
     let mut tried = Vec::new();
     let mut races = 0;
     let mut taken = pool.take(machine, hostname).await?;

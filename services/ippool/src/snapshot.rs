@@ -81,13 +81,18 @@ impl SnapshotError {
     }
 
     fn of(node: &str, source: ProxmoxError) -> Self {
-        Self::Node { node: node.to_owned(), source: Arc::new(source) }
+        Self::Node {
+            node: node.to_owned(),
+            source: Arc::new(source),
+        }
     }
 }
 
 impl From<ProxmoxError> for SnapshotError {
     fn from(source: ProxmoxError) -> Self {
-        Self::Cluster { source: Arc::new(source) }
+        Self::Cluster {
+            source: Arc::new(source),
+        }
     }
 }
 
@@ -139,7 +144,11 @@ impl Look for Pve {
                 guests.sort();
                 guests.dedup();
             }
-            Ok(Snapshot { taken_at, held, nodes })
+            Ok(Snapshot {
+                taken_at,
+                held,
+                nodes,
+            })
         })
     }
 
@@ -152,7 +161,10 @@ impl Look for Pve {
                     .filter(|entry| entry.kind == "node")
                     .map(|entry| (entry.name, entry.ip, entry.online == Some(true)))
                     .collect(),
-                guests: guests.into_iter().map(|guest| (guest.vmid.get(), guest.node)).collect(),
+                guests: guests
+                    .into_iter()
+                    .map(|guest| (guest.vmid.get(), guest.node))
+                    .collect(),
             })
         })
     }
@@ -163,14 +175,32 @@ impl Pve {
         let (vms, containers) = tokio::try_join!(self.client.qemu_list(&node), self.client.lxc_list(&node))
             .map_err(|source| SnapshotError::of(&node, source))?;
         let vms = vms.into_iter().map(|entry| (Kind::Vm, node.clone(), entry));
-        let containers = containers.into_iter().map(|entry| (Kind::Container, node.clone(), entry));
-        Ok(vms.chain(containers).filter(|(_, _, entry)| !entry.template).collect())
+        let containers = containers
+            .into_iter()
+            .map(|entry| (Kind::Container, node.clone(), entry));
+        Ok(vms
+            .chain(containers)
+            .filter(|(_, _, entry)| !entry.template)
+            .collect())
     }
 
-    async fn addresses(&self, kind: Kind, node: String, entry: GuestListEntry) -> Result<Vec<(Ipv4Addr, Guest)>, SnapshotError> {
+    async fn addresses(
+        &self,
+        kind: Kind,
+        node: String,
+        entry: GuestListEntry,
+    ) -> Result<Vec<(Ipv4Addr, Guest)>, SnapshotError> {
         let found: Result<Vec<IpAddr>, ProxmoxError> = match kind {
-            Kind::Vm => self.client.vm_config(&node, entry.vmid).await.map(|config| config.static_ip().into_iter().collect()),
-            Kind::Container => self.client.lxc_config(&node, entry.vmid).await.map(|config| VmConfig::lxc_ips(&config)),
+            Kind::Vm => self
+                .client
+                .vm_config(&node, entry.vmid)
+                .await
+                .map(|config| config.static_ip().into_iter().collect()),
+            Kind::Container => self
+                .client
+                .lxc_config(&node, entry.vmid)
+                .await
+                .map(|config| VmConfig::lxc_ips(&config)),
         };
         let addresses = match found {
             Ok(addresses) => addresses,
@@ -178,7 +208,11 @@ impl Pve {
             Err(ProxmoxError::NotFound { .. }) => Vec::new(),
             Err(source) => return Err(SnapshotError::of(&node, source)),
         };
-        let guest = Guest { vmid: entry.vmid.get(), name: entry.name, node };
+        let guest = Guest {
+            vmid: entry.vmid.get(),
+            name: entry.name,
+            node,
+        };
         Ok(addresses
             .into_iter()
             .filter_map(|ip| match ip {
@@ -205,7 +239,11 @@ struct Taken {
 
 impl Cluster {
     pub(crate) fn new(look: Arc<dyn Look>, cache_ttl: Duration) -> Self {
-        Self { look, cache_ttl, last: Arc::default() }
+        Self {
+            look,
+            cache_ttl,
+            last: Arc::default(),
+        }
     }
 
     /// A picture that was begun after this call.
@@ -216,7 +254,10 @@ impl Cluster {
 
     /// A picture no older than the cache allows.
     pub(crate) async fn recent(&self) -> Result<Arc<Snapshot>, SnapshotError> {
-        self.get(Instant::now(), |taken| taken.result.is_ok() && taken.begun.elapsed() <= self.cache_ttl).await
+        self.get(Instant::now(), |taken| {
+            taken.result.is_ok() && taken.begun.elapsed() <= self.cache_ttl
+        })
+        .await
     }
 
     /// Who has `ip`. An address that an old picture shows in use is looked at again, because its guest
@@ -234,7 +275,11 @@ impl Cluster {
         within(self.look.whereabouts()).await
     }
 
-    async fn get(&self, asked: Instant, good: impl Fn(&Taken) -> bool) -> Result<Arc<Snapshot>, SnapshotError> {
+    async fn get(
+        &self,
+        asked: Instant,
+        good: impl Fn(&Taken) -> bool,
+    ) -> Result<Arc<Snapshot>, SnapshotError> {
         let mut last = self.last.lock().await;
         if let Some(taken) = last.as_ref() {
             // Those who waited for a picture that failed share the failure: asking a dead node once for
@@ -248,13 +293,19 @@ impl Cluster {
         if let Err(error) = &result {
             tracing::warn!(cause = %nimbus_errors::chain(error), "no complete picture of the cluster");
         }
-        *last = Some(Taken { begun, ended: Instant::now(), result: result.clone() });
+        *last = Some(Taken {
+            begun,
+            ended: Instant::now(),
+            result: result.clone(),
+        });
         result
     }
 }
 
 async fn within<T>(look: BoxFuture<'_, Result<T, SnapshotError>>) -> Result<T, SnapshotError> {
-    tokio::time::timeout(LIMIT, look).await.unwrap_or(Err(SnapshotError::Timeout))
+    tokio::time::timeout(LIMIT, look)
+        .await
+        .unwrap_or(Err(SnapshotError::Timeout))
 }
 
 #[cfg(test)]
@@ -276,8 +327,17 @@ pub(crate) mod script {
 
     impl Script {
         pub(crate) fn hold(&self, ip: &str, vmid: u32, name: &str) {
-            let guest = Guest { vmid, name: Some(name.to_owned()), node: "pve1".to_owned() };
-            self.held.lock().unwrap().entry(ip.parse().unwrap()).or_default().push(guest);
+            let guest = Guest {
+                vmid,
+                name: Some(name.to_owned()),
+                node: "pve1".to_owned(),
+            };
+            self.held
+                .lock()
+                .unwrap()
+                .entry(ip.parse().unwrap())
+                .or_default()
+                .push(guest);
         }
     }
 
@@ -347,7 +407,10 @@ mod tests {
         let (script, cluster) = cluster(Duration::from_secs(5));
         script.hold("10.0.0.9", 101, "old");
         let ip = Ipv4Addr::new(10, 0, 0, 9);
-        assert_eq!(cluster.holder(ip).await.unwrap().map(|guest| guest.vmid), Some(101));
+        assert_eq!(
+            cluster.holder(ip).await.unwrap().map(|guest| guest.vmid),
+            Some(101)
+        );
         script.held.lock().unwrap().clear();
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(cluster.holder(ip).await.unwrap(), None);

@@ -51,10 +51,12 @@ pub(crate) fn on(from: AddressStatus, event: Event) -> Result<AddressStatus, Ill
     use AddressStatus::{Allocated, Free, Reserved};
     Ok(match (from, event) {
         (Free, Event::Reserve) | (Reserved, Event::Renew) => Reserved,
-        (Reserved | Allocated, Event::Allocate) | (Free | Reserved, Event::Adopt) | (Allocated, Event::Identify) => {
-            Allocated
+        (Reserved | Allocated, Event::Allocate)
+        | (Free | Reserved, Event::Adopt)
+        | (Allocated, Event::Identify) => Allocated,
+        (Reserved, Event::Expire) | (Allocated, Event::Vacate) | (Reserved | Allocated, Event::Release) => {
+            Free
         }
-        (Reserved, Event::Expire) | (Allocated, Event::Vacate) | (Reserved | Allocated, Event::Release) => Free,
         (from, event) => return Err(IllegalTransition { from, event }),
     })
 }
@@ -101,8 +103,17 @@ impl Row {
     }
 
     /// Promised to `machine`, for the first time or again.
-    pub(crate) fn reserve(&self, machine: MachineId, hostname: &str, now: Timestamp) -> Result<Self, IllegalTransition> {
-        let event = if self.machine == Some(machine) { Event::Renew } else { Event::Reserve };
+    pub(crate) fn reserve(
+        &self,
+        machine: MachineId,
+        hostname: &str,
+        now: Timestamp,
+    ) -> Result<Self, IllegalTransition> {
+        let event = if self.machine == Some(machine) {
+            Event::Renew
+        } else {
+            Event::Reserve
+        };
         Ok(Self {
             status: on(self.status, event)?,
             machine: Some(machine),
@@ -113,7 +124,12 @@ impl Row {
     }
 
     /// In use by the VM of its machine.
-    pub(crate) fn allocate(&self, machine: MachineId, vmid: u32, now: Timestamp) -> Result<Self, IllegalTransition> {
+    pub(crate) fn allocate(
+        &self,
+        machine: MachineId,
+        vmid: u32,
+        now: Timestamp,
+    ) -> Result<Self, IllegalTransition> {
         Ok(Self {
             status: on(self.status, Event::Allocate)?,
             source: AddressSource::Local,
@@ -128,7 +144,11 @@ impl Row {
     /// In use by a guest that was found with it. A promise stays with its machine: the guest may be
     /// the machine's own VM, which [`Self::allocate`] will tell.
     pub(crate) fn adopt(&self, guest: &Guest, now: Timestamp) -> Result<Self, IllegalTransition> {
-        let event = if self.status == AddressStatus::Allocated { Event::Identify } else { Event::Adopt };
+        let event = if self.status == AddressStatus::Allocated {
+            Event::Identify
+        } else {
+            Event::Adopt
+        };
         Ok(Self {
             status: on(self.status, event)?,
             source: AddressSource::Adopted,
@@ -144,18 +164,31 @@ impl Row {
 
     /// In use by a guest that is known not to be the machine's it was promised to.
     pub(crate) fn lose_to(&self, guest: &Guest, now: Timestamp) -> Result<Self, IllegalTransition> {
-        Ok(Self { machine: None, hostname: guest.name.clone(), reserved_at: None, ..self.adopt(guest, now)? })
+        Ok(Self {
+            machine: None,
+            hostname: guest.name.clone(),
+            reserved_at: None,
+            ..self.adopt(guest, now)?
+        })
     }
 
     /// Nobody's, because of `event`. Nothing of its past is kept.
     pub(crate) fn give_back(&self, event: Event) -> Result<Self, IllegalTransition> {
         let status = on(self.status, event)?;
-        Ok(Self { status, ..Self::free(self.ip, self.version) })
+        Ok(Self {
+            status,
+            ..Self::free(self.ip, self.version)
+        })
     }
 
     /// Found with its own guest.
     pub(crate) fn seen(&self, guest: &Guest, now: Timestamp) -> Self {
-        Self { last_seen_at: Some(now), node: Some(guest.node.clone()), missed_cycles: 0, ..self.clone() }
+        Self {
+            last_seen_at: Some(now),
+            node: Some(guest.node.clone()),
+            missed_cycles: 0,
+            ..self.clone()
+        }
     }
 
     /// How it is shown.
@@ -201,7 +234,10 @@ mod tests {
         ];
         for from in AddressStatus::VARIANTS {
             for event in Event::VARIANTS {
-                let wanted = legal.iter().find(|(f, e, _)| f == from && e == event).map(|(_, _, to)| *to);
+                let wanted = legal
+                    .iter()
+                    .find(|(f, e, _)| f == from && e == event)
+                    .map(|(_, _, to)| *to);
                 assert_eq!(on(*from, *event).ok(), wanted, "{from} {event:?}");
             }
         }
@@ -211,9 +247,17 @@ mod tests {
     fn giving_back_leaves_nothing_behind() {
         let now = Timestamp::from_micros(7);
         let free = Row::free(Ipv4Addr::new(10, 0, 0, 9), 4);
-        let guest = Guest { vmid: 101, name: Some("found".into()), node: "pve1".into() };
+        let guest = Guest {
+            vmid: 101,
+            name: Some("found".into()),
+            node: "pve1".into(),
+        };
         let machine = MachineId::fresh();
-        let used = free.reserve(machine, "web", now).unwrap().adopt(&guest, now).unwrap();
+        let used = free
+            .reserve(machine, "web", now)
+            .unwrap()
+            .adopt(&guest, now)
+            .unwrap();
         assert_eq!(used.machine, Some(machine));
         let used = used.allocate(machine, 101, now).unwrap();
         assert_eq!((used.source, used.vmid), (AddressSource::Local, Some(101)));
@@ -223,10 +267,22 @@ mod tests {
     #[test]
     fn an_address_lost_to_a_stranger_forgets_its_machine() {
         let now = Timestamp::from_micros(7);
-        let guest = Guest { vmid: 101, name: None, node: "pve1".into() };
-        let row = Row::free(Ipv4Addr::new(10, 0, 0, 9), 0).reserve(MachineId::fresh(), "web", now).unwrap();
+        let guest = Guest {
+            vmid: 101,
+            name: None,
+            node: "pve1".into(),
+        };
+        let row = Row::free(Ipv4Addr::new(10, 0, 0, 9), 0)
+            .reserve(MachineId::fresh(), "web", now)
+            .unwrap();
         let lost = row.lose_to(&guest, now).unwrap();
-        assert_eq!((lost.machine, lost.hostname, lost.reserved_at), (None, None, None));
-        assert_eq!((lost.status, lost.source, lost.vmid), (AddressStatus::Allocated, AddressSource::Adopted, Some(101)));
+        assert_eq!(
+            (lost.machine, lost.hostname, lost.reserved_at),
+            (None, None, None)
+        );
+        assert_eq!(
+            (lost.status, lost.source, lost.vmid),
+            (AddressStatus::Allocated, AddressSource::Adopted, Some(101))
+        );
     }
 }

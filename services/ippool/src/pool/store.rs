@@ -81,7 +81,9 @@ pub(crate) async fn drop_free_outside(tx: &mut Tx, range: Range) -> Result<u64, 
 }
 
 const LOWEST_FREE: &str = concat!(
-    "SELECT ", columns!(), " FROM ippool_address WHERE status = 'free' AND ord BETWEEN $1 AND $2 ORDER BY ord LIMIT 1"
+    "SELECT ",
+    columns!(),
+    " FROM ippool_address WHERE status = 'free' AND ord BETWEEN $1 AND $2 ORDER BY ord LIMIT 1"
 );
 
 /// On PostgreSQL the row is locked and rows that others are taking are passed over: without that the
@@ -98,10 +100,16 @@ pub(crate) async fn lowest_free(tx: &mut Tx, store: &Store, range: Range) -> Res
 
 const FIND_MACHINE: &str = concat!("SELECT ", columns!(), " FROM ippool_address WHERE machine = $1");
 
-pub(crate) async fn find_machine(tx: &mut Tx, store: &Store, machine: MachineId) -> Result<Option<Row>, StoreError> {
+pub(crate) async fn find_machine(
+    tx: &mut Tx,
+    store: &Store,
+    machine: MachineId,
+) -> Result<Option<Row>, StoreError> {
     let sql = format!("{FIND_MACHINE}{}", store.select_for_update_suffix());
-    let found: Option<Stored> =
-        both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(machine).fetch_optional(c).await)?;
+    let found: Option<Stored> = both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(machine)
+        .fetch_optional(c)
+        .await)?;
     found.map(Row::try_from).transpose()
 }
 
@@ -110,8 +118,10 @@ const FIND: &str = concat!("SELECT ", columns!(), " FROM ippool_address WHERE or
 pub(crate) async fn find(tx: &mut Tx, store: &Store, ip: Ipv4Addr) -> Result<Option<Row>, StoreError> {
     let sql = format!("{FIND}{}", store.select_for_update_suffix());
     let ord = i64::from(u32::from(ip));
-    let found: Option<Stored> =
-        both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ord).fetch_optional(c).await)?;
+    let found: Option<Stored> = both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(ord)
+        .fetch_optional(c)
+        .await)?;
     found.map(Row::try_from).transpose()
 }
 
@@ -122,7 +132,8 @@ pub(crate) async fn list(store: &Store) -> Result<Vec<Row>, StoreError> {
     rows.into_iter().map(Row::try_from).collect()
 }
 
-const SAVE: &str = "UPDATE ippool_address SET status = $3, source = $4, machine = $5, vmid = $6, hostname = $7, node = $8,
+const SAVE: &str =
+    "UPDATE ippool_address SET status = $3, source = $4, machine = $5, vmid = $6, hostname = $7, node = $8,
         reserved_at = $9, allocated_at = $10, last_seen_at = $11, missed_cycles = $12, version = version + 1
     WHERE ord = $1 AND version = $2";
 
@@ -165,15 +176,28 @@ const STATUS: &str = "SELECT COUNT(*), COUNT(*) FILTER (WHERE status = 'free'),
 
 pub(crate) async fn status(store: &Store, range: Range) -> Result<PoolStatus, StoreError> {
     let (total, free, reserved, allocated): (i64, i64, i64, i64) =
-        reading!(store, |c| sqlx::query_as(STATUS).bind(range.first()).bind(range.last()).fetch_one(c).await)?;
+        reading!(store, |c| sqlx::query_as(STATUS)
+            .bind(range.first())
+            .bind(range.last())
+            .fetch_one(c)
+            .await)?;
     // A pool has at most 65 536 rows.
     let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-    Ok(PoolStatus { total: count(total), free: count(free), reserved: count(reserved), allocated: count(allocated) })
+    Ok(PoolStatus {
+        total: count(total),
+        free: count(free),
+        reserved: count(reserved),
+        allocated: count(allocated),
+    })
 }
 
 const CLAIM_RECONCILE: &str = "UPDATE ippool_run SET at = $1 WHERE name = 'reconcile' AND at <= $2";
 
-pub(crate) async fn claim_reconcile(tx: &mut Tx, now: Timestamp, latest: Timestamp) -> Result<bool, StoreError> {
+pub(crate) async fn claim_reconcile(
+    tx: &mut Tx,
+    now: Timestamp,
+    latest: Timestamp,
+) -> Result<bool, StoreError> {
     let claimed = both!(tx, |c| sqlx::query(CLAIM_RECONCILE)
         .bind(now)
         .bind(latest)

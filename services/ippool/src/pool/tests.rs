@@ -18,18 +18,36 @@ fn ip(text: &str) -> Ipv4Addr {
 
 pub(crate) async fn pool_of(world: &World, first: &str, last: &str) -> Pool {
     let store = world.db.store("ippool", MIGRATIONS).await.unwrap();
-    let network = Network { range: Range::new(ip(first), ip(last)).unwrap(), gateway: GATEWAY, prefix: 24 };
-    let pool = Pool::new(store.clone(), Outbox::new(store, "ippool_outbox"), Clock::system(), Some(network));
+    let network = Network {
+        range: Range::new(ip(first), ip(last)).unwrap(),
+        gateway: GATEWAY,
+        prefix: 24,
+    };
+    let pool = Pool::new(
+        store.clone(),
+        Outbox::new(store, "ippool_outbox"),
+        Clock::system(),
+        Some(network),
+    );
     pool.seed().await.unwrap();
     pool
 }
 
 async fn events(pool: &Pool) -> i64 {
-    reading!(&pool.store, |c| sqlx::query_scalar("SELECT COUNT(*) FROM ippool_outbox").fetch_one(c).await).unwrap()
+    reading!(&pool.store, |c| sqlx::query_scalar(
+        "SELECT COUNT(*) FROM ippool_outbox"
+    )
+    .fetch_one(c)
+    .await)
+    .unwrap()
 }
 
 fn guest(vmid: u32) -> Guest {
-    Guest { vmid, name: Some("found".into()), node: "pve1".into() }
+    Guest {
+        vmid,
+        name: Some("found".into()),
+        node: "pve1".into(),
+    }
 }
 
 #[tokio::test]
@@ -43,13 +61,33 @@ async fn the_lowest_free_address_by_number_and_the_same_one_again() {
             let again = pool.take(*machine, "web").await.unwrap();
             assert_eq!((again.row.ip, again.fresh), (ip(wanted), false));
         }
-        assert!(matches!(pool.take(machines[3], "web").await, Err(PoolError::Exhausted { .. })));
+        assert!(matches!(
+            pool.take(machines[3], "web").await,
+            Err(PoolError::Exhausted { .. })
+        ));
         pool.release(machines[1]).await.unwrap();
         pool.release(machines[1]).await.unwrap();
-        assert_eq!(pool.take(machines[3], "web").await.unwrap().row.ip, ip("10.0.0.10"));
-        let listed: Vec<Ipv4Addr> = pool.list().await.unwrap().iter().map(|address| address.ip).collect();
+        assert_eq!(
+            pool.take(machines[3], "web").await.unwrap().row.ip,
+            ip("10.0.0.10")
+        );
+        let listed: Vec<Ipv4Addr> = pool
+            .list()
+            .await
+            .unwrap()
+            .iter()
+            .map(|address| address.ip)
+            .collect();
         assert_eq!(listed, [ip("10.0.0.9"), ip("10.0.0.10"), ip("10.0.0.11")]);
-        assert_eq!(pool.status().await.unwrap(), PoolStatus { total: 3, free: 0, reserved: 3, allocated: 0 });
+        assert_eq!(
+            pool.status().await.unwrap(),
+            PoolStatus {
+                total: 3,
+                free: 0,
+                reserved: 3,
+                allocated: 0
+            }
+        );
     })
     .await;
 }
@@ -102,16 +140,31 @@ async fn allocating_checks_whose_address_it_is() {
         let pool = pool_of(&world, "10.0.0.1", "10.0.0.3").await;
         let (ours, theirs) = (MachineId::fresh(), MachineId::fresh());
         let address = pool.take(ours, "web").await.unwrap().row.ip;
-        assert!(matches!(pool.allocate(theirs, address, 101).await, Err(PoolError::NotTheirs { .. })));
-        assert!(matches!(pool.allocate(ours, ip("10.0.0.2"), 101).await, Err(PoolError::NotTheirs { .. })));
-        assert!(matches!(pool.allocate(ours, ip("10.9.9.9"), 101).await, Err(PoolError::NotTheirs { .. })));
+        assert!(matches!(
+            pool.allocate(theirs, address, 101).await,
+            Err(PoolError::NotTheirs { .. })
+        ));
+        assert!(matches!(
+            pool.allocate(ours, ip("10.0.0.2"), 101).await,
+            Err(PoolError::NotTheirs { .. })
+        ));
+        assert!(matches!(
+            pool.allocate(ours, ip("10.9.9.9"), 101).await,
+            Err(PoolError::NotTheirs { .. })
+        ));
         pool.allocate(ours, address, 101).await.unwrap();
         let before = events(&pool).await;
         pool.allocate(ours, address, 101).await.unwrap();
         assert_eq!(events(&pool).await, before, "a repeat tells nobody");
-        assert!(matches!(pool.allocate(ours, address, 102).await, Err(PoolError::OtherVm { used_by: 101, .. })));
+        assert!(matches!(
+            pool.allocate(ours, address, 102).await,
+            Err(PoolError::OtherVm { used_by: 101, .. })
+        ));
         // In use: the lease is the same, without a promise.
-        assert_eq!(pool.take(ours, "web").await.unwrap().row.status, AddressStatus::Allocated);
+        assert_eq!(
+            pool.take(ours, "web").await.unwrap().row.status,
+            AddressStatus::Allocated
+        );
         pool.release(ours).await.unwrap();
         let row = &pool.rows().await.unwrap()[0];
         assert_eq!(*row, Row::free(address, row.version));
@@ -125,20 +178,37 @@ async fn a_vm_that_a_reconcile_found_first_can_still_be_booked_by_its_machine() 
         let pool = pool_of(&world, "10.0.0.1", "10.0.0.3").await;
         let machine = MachineId::fresh();
         let row = pool.take(machine, "web").await.unwrap().row;
-        let adopt = |row: &Row| Change { old: row.clone(), new: row.adopt(&guest(101), Timestamp::from_micros(1)).unwrap(), loud: true };
+        let adopt = |row: &Row| Change {
+            old: row.clone(),
+            new: row.adopt(&guest(101), Timestamp::from_micros(1)).unwrap(),
+            loud: true,
+        };
         assert_eq!(pool.change_all(vec![adopt(&row)]).await.unwrap(), [true]);
         // The same again is based on an old version.
         assert_eq!(pool.change_all(vec![adopt(&row)]).await.unwrap(), [false]);
-        assert!(matches!(pool.allocate(machine, row.ip, 102).await, Err(PoolError::OtherVm { .. })));
+        assert!(matches!(
+            pool.allocate(machine, row.ip, 102).await,
+            Err(PoolError::OtherVm { .. })
+        ));
         pool.allocate(machine, row.ip, 101).await.unwrap();
         assert_eq!(pool.rows().await.unwrap()[0].source, AddressSource::Local);
 
         // After the promise ran out the machine's own VM was found: still its machine's.
         let late = MachineId::fresh();
-        let free = pool.rows().await.unwrap().into_iter().find(|row| row.status == AddressStatus::Free).unwrap();
-        pool.change_all(vec![Change { new: free.adopt(&guest(103), Timestamp::from_micros(1)).unwrap(), old: free.clone(), loud: true }])
+        let free = pool
+            .rows()
             .await
+            .unwrap()
+            .into_iter()
+            .find(|row| row.status == AddressStatus::Free)
             .unwrap();
+        pool.change_all(vec![Change {
+            new: free.adopt(&guest(103), Timestamp::from_micros(1)).unwrap(),
+            old: free.clone(),
+            loud: true,
+        }])
+        .await
+        .unwrap();
         pool.allocate(late, free.ip, 103).await.unwrap();
         pool.release(late).await.unwrap();
     })
@@ -153,19 +223,57 @@ async fn a_range_that_moves_keeps_what_is_in_use() {
         pool.take(low, "low").await.unwrap();
         pool.take(next, "next").await.unwrap();
         let moved = pool_of(&world, "10.0.0.3", "10.0.0.6").await;
-        let shown: BTreeMap<Ipv4Addr, bool> =
-            moved.list().await.unwrap().into_iter().map(|address| (address.ip, address.stranded)).collect();
-        let wanted = [("10.0.0.1", true), ("10.0.0.2", true), ("10.0.0.3", false), ("10.0.0.4", false), ("10.0.0.5", false), ("10.0.0.6", false)];
+        let shown: BTreeMap<Ipv4Addr, bool> = moved
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|address| (address.ip, address.stranded))
+            .collect();
+        let wanted = [
+            ("10.0.0.1", true),
+            ("10.0.0.2", true),
+            ("10.0.0.3", false),
+            ("10.0.0.4", false),
+            ("10.0.0.5", false),
+            ("10.0.0.6", false),
+        ];
         assert_eq!(shown, wanted.map(|(text, stranded)| (ip(text), stranded)).into());
-        assert_eq!(moved.status().await.unwrap(), PoolStatus { total: 4, free: 4, reserved: 0, allocated: 0 });
+        assert_eq!(
+            moved.status().await.unwrap(),
+            PoolStatus {
+                total: 4,
+                free: 4,
+                reserved: 0,
+                allocated: 0
+            }
+        );
         // A stranded address stays with its machine, and goes when it is given back.
         assert_eq!(moved.take(low, "low").await.unwrap().row.ip, ip("10.0.0.1"));
         moved.release(low).await.unwrap();
-        assert!(!moved.list().await.unwrap().iter().any(|address| address.ip == ip("10.0.0.1")));
-        assert_eq!(moved.take(MachineId::fresh(), "new").await.unwrap().row.ip, ip("10.0.0.3"));
+        assert!(
+            !moved
+                .list()
+                .await
+                .unwrap()
+                .iter()
+                .any(|address| address.ip == ip("10.0.0.1"))
+        );
+        assert_eq!(
+            moved.take(MachineId::fresh(), "new").await.unwrap().row.ip,
+            ip("10.0.0.3")
+        );
         // Back again: nothing is lost, nothing twice.
         let back = pool_of(&world, "10.0.0.1", "10.0.0.4").await;
-        assert_eq!(back.status().await.unwrap(), PoolStatus { total: 4, free: 2, reserved: 2, allocated: 0 });
+        assert_eq!(
+            back.status().await.unwrap(),
+            PoolStatus {
+                total: 4,
+                free: 2,
+                reserved: 2,
+                allocated: 0
+            }
+        );
         assert_eq!(back.take(next, "next").await.unwrap().row.ip, ip("10.0.0.2"));
     })
     .await;
@@ -188,15 +296,33 @@ async fn a_contested_address_goes_to_its_guest_and_the_machine_gets_the_next() {
         let pool = pool_of(&world, "10.0.0.1", "10.0.0.2").await;
         let machine = MachineId::fresh();
         let first = pool.take(machine, "web").await.unwrap().row;
-        let PassedOver::Next(next) = pool.pass_over(&first, &guest(900), Some((machine, "web"))).await.unwrap() else {
+        let PassedOver::Next(next) = pool
+            .pass_over(&first, &guest(900), Some((machine, "web")))
+            .await
+            .unwrap()
+        else {
             panic!("there is another address");
         };
         assert_eq!((next.row.ip, next.fresh), (ip("10.0.0.2"), true));
-        assert_eq!(pool.pass_over(&first, &guest(900), None).await.unwrap(), PassedOver::Raced);
-        assert_eq!(pool.pass_over(&next.row, &guest(901), Some((machine, "web"))).await.unwrap(), PassedOver::Nothing);
+        assert_eq!(
+            pool.pass_over(&first, &guest(900), None).await.unwrap(),
+            PassedOver::Raced
+        );
+        assert_eq!(
+            pool.pass_over(&next.row, &guest(901), Some((machine, "web")))
+                .await
+                .unwrap(),
+            PassedOver::Nothing
+        );
         let rows = pool.rows().await.unwrap();
-        assert!(rows.iter().all(|row| row.source == AddressSource::Adopted && row.machine.is_none()));
-        assert_eq!(rows.iter().map(|row| row.vmid).collect::<Vec<_>>(), [Some(900), Some(901)]);
+        assert!(
+            rows.iter()
+                .all(|row| row.source == AddressSource::Adopted && row.machine.is_none())
+        );
+        assert_eq!(
+            rows.iter().map(|row| row.vmid).collect::<Vec<_>>(),
+            [Some(900), Some(901)]
+        );
     })
     .await;
 }
@@ -240,7 +366,10 @@ async fn the_table_refuses_what_the_rules_do_not_have() {
             "UPDATE ippool_address SET ord = 4294967296",
         ] {
             let mut tx = pool.store.begin().await.unwrap();
-            assert!(both!(&mut tx, |c| sqlx::query(wrong).execute(c).await.map(|_| ())).is_err(), "{wrong}");
+            assert!(
+                both!(&mut tx, |c| sqlx::query(wrong).execute(c).await.map(|_| ())).is_err(),
+                "{wrong}"
+            );
         }
     })
     .await;

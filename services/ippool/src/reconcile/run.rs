@@ -93,8 +93,15 @@ impl Reconciler {
 
     /// Runs after sign-ins.
     pub(crate) async fn follow_sign_ins(self) -> Result<(), RunError> {
-        let subject = format!("nimbus.v1.event.{}.{}.>", UserSignedIn::DOMAIN, UserSignedIn::KIND);
-        let mut events = Box::pin(self.bus.events(EventFilter { subjects: vec![subject], start: EventStart::New }));
+        let subject = format!(
+            "nimbus.v1.event.{}.{}.>",
+            UserSignedIn::DOMAIN,
+            UserSignedIn::KIND
+        );
+        let mut events = Box::pin(self.bus.events(EventFilter {
+            subjects: vec![subject],
+            start: EventStart::New,
+        }));
         while let Some(event) = events.next().await {
             event?;
             // Whoever else signs in meanwhile has this run, too.
@@ -113,7 +120,9 @@ impl Reconciler {
                 tracing::warn!(conflicts = ?report.conflicts, "{} addresses are in use by other guests than the books say", report.conflicts.len());
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(cause = %nimbus_errors::chain(&error), "could not reconcile the addresses"),
+            Err(error) => {
+                tracing::warn!(cause = %nimbus_errors::chain(&error), "could not reconcile the addresses")
+            }
         }
     }
 
@@ -133,7 +142,9 @@ impl Reconciler {
         };
         let outcome = tokio::time::timeout(LIMIT, self.run_alone(trigger)).await;
         lease.release().await;
-        outcome.unwrap_or(Err(PoolError::TooSlow { limit_s: LIMIT.as_secs() }))
+        outcome.unwrap_or(Err(PoolError::TooSlow {
+            limit_s: LIMIT.as_secs(),
+        }))
     }
 
     async fn run_alone(&self, trigger: Trigger) -> Result<Option<ReconcileReport>, PoolError> {
@@ -151,8 +162,15 @@ impl Reconciler {
         let rows = self.pool.rows().await?;
         let (snapshot, whereabouts) = tokio::try_join!(self.cluster.fresh(), self.cluster.whereabouts())?;
         let away = away(&snapshot, &whereabouts, NODE_PORT).await;
-        let policy = Policy { count_misses: trigger != Trigger::SignIn, ..self.policy };
-        let real = Real { snapshot: &snapshot, whereabouts: &whereabouts, away: &away };
+        let policy = Policy {
+            count_misses: trigger != Trigger::SignIn,
+            ..self.policy
+        };
+        let real = Real {
+            snapshot: &snapshot,
+            whereabouts: &whereabouts,
+            away: &away,
+        };
         let plan = plan(&rows, real, policy, self.pool.clock().now());
         self.act(plan, &snapshot).await.map(Some)
     }
@@ -174,10 +192,26 @@ impl Reconciler {
                 Action::Adopt(guest) => (old.adopt(guest, now)?, true),
                 Action::Expire => (old.give_back(Event::Expire)?, true),
                 Action::Vacate => (old.give_back(Event::Vacate)?, true),
-                Action::Miss => (crate::state::Row { missed_cycles: old.missed_cycles + 1, ..old.clone() }, false),
-                Action::Spare => (crate::state::Row { missed_cycles: 0, ..old.clone() }, false),
+                Action::Miss => (
+                    crate::state::Row {
+                        missed_cycles: old.missed_cycles + 1,
+                        ..old.clone()
+                    },
+                    false,
+                ),
+                Action::Spare => (
+                    crate::state::Row {
+                        missed_cycles: 0,
+                        ..old.clone()
+                    },
+                    false,
+                ),
             };
-            changes.push(Change { old: old.clone(), new, loud });
+            changes.push(Change {
+                old: old.clone(),
+                new,
+                loud,
+            });
         }
         let done = self.pool.change_all(changes).await?;
         for ((old, action), _) in plan.actions.into_iter().zip(done).filter(|(_, done)| *done) {
@@ -228,7 +262,10 @@ async fn away(snapshot: &Snapshot, whereabouts: &Whereabouts, port: u16) -> BTre
 }
 
 async fn takes_connections(ip: IpAddr, port: u16) -> bool {
-    matches!(tokio::time::timeout(NODE_LIMIT, TcpStream::connect((ip, port))).await, Ok(Ok(_)))
+    matches!(
+        tokio::time::timeout(NODE_LIMIT, TcpStream::connect((ip, port))).await,
+        Ok(Ok(_))
+    )
 }
 
 #[cfg(test)]
@@ -267,7 +304,10 @@ mod tests {
             node("lost", "127.0.0.1", false),
             node("unread", "127.0.0.1", true),
         ];
-        let whereabouts = Whereabouts { nodes, guests: BTreeMap::new() };
+        let whereabouts = Whereabouts {
+            nodes,
+            guests: BTreeMap::new(),
+        };
         let away = away(&snapshot(&["answers", "deaf", "lost"]), &whereabouts, port).await;
         assert_eq!(away, set(&["deaf", "lost", "unread"]));
     }
@@ -277,7 +317,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let nodes = vec![node("a", "127.0.0.2", true), node("b", "127.0.0.2", false)];
-        let whereabouts = Whereabouts { nodes, guests: BTreeMap::new() };
+        let whereabouts = Whereabouts {
+            nodes,
+            guests: BTreeMap::new(),
+        };
         assert_eq!(away(&snapshot(&["a"]), &whereabouts, port).await, set(&["b"]));
     }
 }

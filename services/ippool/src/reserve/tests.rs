@@ -21,13 +21,22 @@ fn ip(text: &str) -> Ipv4Addr {
 
 async fn pool(world: &World, network: Option<Network>) -> Pool {
     let store = world.db.store("ippool", MIGRATIONS).await.unwrap();
-    let pool = Pool::new(store.clone(), Outbox::new(store, "ippool_outbox"), Clock::system(), network);
+    let pool = Pool::new(
+        store.clone(),
+        Outbox::new(store, "ippool_outbox"),
+        Clock::system(),
+        network,
+    );
     pool.seed().await.unwrap();
     pool
 }
 
 fn network(first: &str, last: &str) -> Option<Network> {
-    Some(Network { range: Range::new(ip(first), ip(last)).unwrap(), gateway: ip("10.0.0.1"), prefix: 16 })
+    Some(Network {
+        range: Range::new(ip(first), ip(last)).unwrap(),
+        gateway: ip("10.0.0.1"),
+        prefix: 16,
+    })
 }
 
 fn cluster() -> (Arc<Script>, Cluster) {
@@ -39,8 +48,17 @@ fn cluster() -> (Arc<Script>, Cluster) {
 async fn the_lease_says_all_a_guest_needs() {
     let world = sqlite().await;
     let (pool, (_, cluster)) = (pool(&world, network("10.0.0.9", "10.0.0.10")).await, cluster());
-    let lease = reserve(&pool, Some(&cluster), MachineId::fresh(), "web").await.unwrap();
-    assert_eq!(lease, Lease { ip: ip("10.0.0.9"), prefix: 16, gateway: ip("10.0.0.1") });
+    let lease = reserve(&pool, Some(&cluster), MachineId::fresh(), "web")
+        .await
+        .unwrap();
+    assert_eq!(
+        lease,
+        Lease {
+            ip: ip("10.0.0.9"),
+            prefix: 16,
+            gateway: ip("10.0.0.1")
+        }
+    );
 }
 
 #[tokio::test]
@@ -49,10 +67,15 @@ async fn addresses_in_use_are_passed_over_and_booked() {
         let (pool, (script, cluster)) = (pool(&world, network("10.0.0.1", "10.0.0.9")).await, cluster());
         script.hold("10.0.0.1", 901, "router");
         script.hold("10.0.0.2", 902, "nas");
-        let lease = reserve(&pool, Some(&cluster), MachineId::fresh(), "web").await.unwrap();
+        let lease = reserve(&pool, Some(&cluster), MachineId::fresh(), "web")
+            .await
+            .unwrap();
         assert_eq!(lease.ip, ip("10.0.0.3"));
         let rows = pool.rows().await.unwrap();
-        assert_eq!((rows[0].source, rows[0].vmid, rows[0].hostname.as_deref()), (AddressSource::Adopted, Some(901), Some("router")));
+        assert_eq!(
+            (rows[0].source, rows[0].vmid, rows[0].hostname.as_deref()),
+            (AddressSource::Adopted, Some(901), Some("router"))
+        );
         assert_eq!((rows[1].vmid, rows[1].machine), (Some(902), None));
     })
     .await;
@@ -68,11 +91,19 @@ async fn three_contested_addresses_are_enough() {
         let machine = MachineId::fresh();
         let error = reserve(&pool, Some(&cluster), machine, "web").await.unwrap_err();
         assert_eq!(error.code(), Code::IppoolContested);
-        assert!(error.to_string().starts_with("10.0.0.1, 10.0.0.2, 10.0.0.3 are free"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("10.0.0.1, 10.0.0.2, 10.0.0.3 are free"),
+            "{error}"
+        );
         let status = pool.status().await.unwrap();
         assert_eq!((status.reserved, status.allocated), (0, 3));
         // They are in the books now, so the next attempt succeeds.
-        assert_eq!(reserve(&pool, Some(&cluster), machine, "web").await.unwrap().ip, ip("10.0.0.4"));
+        assert_eq!(
+            reserve(&pool, Some(&cluster), machine, "web").await.unwrap().ip,
+            ip("10.0.0.4")
+        );
     })
     .await;
 }
@@ -82,7 +113,9 @@ async fn a_contested_last_address_exhausts_the_pool() {
     let world = sqlite().await;
     let (pool, (script, cluster)) = (pool(&world, network("10.0.0.1", "10.0.0.1")).await, cluster());
     script.hold("10.0.0.1", 901, "router");
-    let error = reserve(&pool, Some(&cluster), MachineId::fresh(), "web").await.unwrap_err();
+    let error = reserve(&pool, Some(&cluster), MachineId::fresh(), "web")
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::IppoolExhausted);
     assert_eq!(pool.status().await.unwrap().reserved, 0);
 }
@@ -92,7 +125,9 @@ async fn without_a_complete_picture_nothing_is_handed_out_or_left_promised() {
     on_both(|world| async move {
         let (pool, (script, cluster)) = (pool(&world, network("10.0.0.1", "10.0.0.9")).await, cluster());
         *script.broken.lock().unwrap() = true;
-        let error = reserve(&pool, Some(&cluster), MachineId::fresh(), "web").await.unwrap_err();
+        let error = reserve(&pool, Some(&cluster), MachineId::fresh(), "web")
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), Code::IppoolSnapshotPartial);
         assert_eq!(error.detail().unwrap()["node"], "pve2");
         assert_eq!(pool.status().await.unwrap().free, 9);
@@ -124,13 +159,20 @@ async fn a_repeat_whose_own_vm_has_the_address_gives_the_same_lease() {
     pool.allocate(machine, first.ip, 101).await.unwrap();
     let looks = script.looks.load(Ordering::SeqCst);
     assert_eq!(reserve(&pool, Some(&blunt), machine, "web").await.unwrap(), first);
-    assert_eq!(script.looks.load(Ordering::SeqCst), looks, "an address in use needs no look");
+    assert_eq!(
+        script.looks.load(Ordering::SeqCst),
+        looks,
+        "an address in use needs no look"
+    );
     // A stranger who came in between is another matter.
     let other = MachineId::fresh();
     let second = reserve(&pool, Some(&blunt), other, "db").await.unwrap();
     script.hold("10.0.0.2", 900, "stranger");
     assert_eq!(second.ip, ip("10.0.0.2"));
-    assert_eq!(reserve(&pool, Some(&blunt), other, "db").await.unwrap().ip, ip("10.0.0.3"));
+    assert_eq!(
+        reserve(&pool, Some(&blunt), other, "db").await.unwrap().ip,
+        ip("10.0.0.3")
+    );
 }
 
 #[tokio::test]
@@ -138,7 +180,9 @@ async fn what_is_missing_is_named() {
     let world = sqlite().await;
     let (_, cluster) = cluster();
     let unset = pool(&world, None).await;
-    let error = reserve(&unset, Some(&cluster), MachineId::fresh(), "web").await.unwrap_err();
+    let error = reserve(&unset, Some(&cluster), MachineId::fresh(), "web")
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::ServiceNotConfigured);
     let set = pool(&world, network("10.0.0.1", "10.0.0.9")).await;
     let error = reserve(&set, None, MachineId::fresh(), "web").await.unwrap_err();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Parser;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use nimbus_bus::{
-    AccessToken, Authority, Bus, Caller, ConnectOptions, EmbeddedNats, EmbeddedOptions, Identity, Incoming, Scope,
-    Serving, service_user,
+    AccessToken, Authority, Bus, Caller, ConnectOptions, EmbeddedNats, EmbeddedOptions, Identity, Incoming,
+    Scope, Serving, service_user,
 };
 use nimbus_errors::Fault;
 use nimbus_ippool::IppoolConfig;
@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 // RFC 8032, section 7.1, test 1, as PKCS#8 (RFC 8410).
-const PRIVATE: &str = "302e020100300506032b6570042204209d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+const PRIVATE: &str =
+    "302e020100300506032b6570042204209d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
 const PUBLIC: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
 
 /// Settings that a test may want otherwise.
@@ -40,7 +41,14 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let flags = vec![
-            "--ip-pool-start", "10.77.0.8", "--ip-pool-end", "10.77.0.40", "--gateway-ip", "10.77.0.1", "--reconcile-interval", "0",
+            "--ip-pool-start",
+            "10.77.0.8",
+            "--ip-pool-end",
+            "10.77.0.40",
+            "--gateway-ip",
+            "10.77.0.1",
+            "--reconcile-interval",
+            "0",
         ];
         Self { flags, cluster: true }
     }
@@ -88,23 +96,51 @@ impl World {
     pub(crate) async fn start(db: &Database) -> Self {
         let dir = camino_tempfile::tempdir().unwrap();
         let authority = Authority::open(dir.path().join("bus")).unwrap();
-        let options = EmbeddedOptions { data_dir: dir.path().to_owned(), authority: Some(&authority), binary: None };
+        let options = EmbeddedOptions {
+            data_dir: dir.path().to_owned(),
+            authority: Some(&authority),
+            binary: None,
+        };
         let nats = EmbeddedNats::start(options).await.unwrap();
-        let sim = Simulator::builder().latency_scale(0.0).start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let sim = Simulator::builder()
+            .latency_scale(0.0)
+            .start("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
         let (clock, jump) = Clock::movable();
         let connect = |service: &'static str| connect(&nats, &authority, service, &clock);
-        let (provisioner, gateway, auth) = (connect("provisioner").await, connect("gateway").await, connect("auth").await);
+        let (provisioner, gateway, auth) = (
+            connect("provisioner").await,
+            connect("gateway").await,
+            connect("auth").await,
+        );
         auth.ensure_streams().await.unwrap();
         let auth = auth
             .serve("auth", "0.1.0", "Keys only")
             .method::<VerifyingKeys, _, _>(|_: Incoming<VerifyingKeys>| async {
-                Ok(vec![VerifyingKey { id: "k1".into(), key: hex::decode(PUBLIC).unwrap() }])
+                Ok(vec![VerifyingKey {
+                    id: "k1".into(),
+                    key: hex::decode(PUBLIC).unwrap(),
+                }])
             })
             .start()
             .await
             .unwrap();
         let (admin, member) = (caller(true, &clock), caller(false, &clock));
-        Self { sim, jump, provisioner, gateway, admin, member, clock, db: db.clone(), authority, nats, _auth: auth, _dir: dir }
+        Self {
+            sim,
+            jump,
+            provisioner,
+            gateway,
+            admin,
+            member,
+            clock,
+            db: db.clone(),
+            authority,
+            nats,
+            _auth: auth,
+            _dir: dir,
+        }
     }
 
     /// A connection with the rights of a service.
@@ -121,7 +157,11 @@ impl World {
         }
         let config = Line::parse_from(std::iter::once("test").chain(settings.flags)).ippool;
         let proxmox = settings.cluster.then(|| {
-            let mut config = ProxmoxConfig::new(self.sim.url.parse().unwrap(), &self.sim.token_id, self.sim.token_secret.clone());
+            let mut config = ProxmoxConfig::new(
+                self.sim.url.parse().unwrap(),
+                &self.sim.token_id,
+                self.sim.token_secret.clone(),
+            );
             config.request_timeout = Duration::from_secs(2);
             Client::new(config).unwrap()
         });
@@ -147,16 +187,27 @@ impl World {
     }
 
     pub(crate) async fn list(&self) -> Vec<Address> {
-        self.gateway.call::<List>(&()).on_behalf_of(&self.admin).await.unwrap()
+        self.gateway
+            .call::<List>(&())
+            .on_behalf_of(&self.admin)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn address(&self, ip: &str) -> Address {
         let ip: Ipv4Addr = ip.parse().unwrap();
-        self.list().await.into_iter().find(|address| address.ip == ip).unwrap()
+        self.list()
+            .await
+            .into_iter()
+            .find(|address| address.ip == ip)
+            .unwrap()
     }
 
     pub(crate) async fn reconcile(&self) -> Result<ReconcileReport, Fault> {
-        self.gateway.call::<Reconcile>(&()).on_behalf_of(&self.admin).await
+        self.gateway
+            .call::<Reconcile>(&())
+            .on_behalf_of(&self.admin)
+            .await
     }
 
     /// A guest that somebody made by hand.
@@ -188,27 +239,41 @@ fn caller(admin: bool, clock: &Clock) -> Caller {
         session: Some(SessionId::fresh()),
         token: None,
     };
-    let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::EdDSA) };
+    let header = Header {
+        kid: Some("k1".into()),
+        ..Header::new(Algorithm::EdDSA)
+    };
     let claims = Claims::new(&identity, clock.now(), clock.now().after(LIFETIME * 100));
     let key = EncodingKey::from_ed_der(&hex::decode(PRIVATE).unwrap());
     let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
-    Caller { identity, token: AccessToken::new(token) }
+    Caller {
+        identity,
+        token: AccessToken::new(token),
+    }
 }
 
 /// Waits for what must come, or says that it did not.
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it did not happen in time")
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it did not happen in time")
 }
 
 /// Asks again until the answer is a yes; says the last answer otherwise.
-pub(crate) async fn eventually<T: std::fmt::Debug, Fut: Future<Output = T>>(ask: impl Fn() -> Fut, good: impl Fn(&T) -> bool) -> T {
+pub(crate) async fn eventually<T: std::fmt::Debug, Fut: Future<Output = T>>(
+    ask: impl Fn() -> Fut,
+    good: impl Fn(&T) -> bool,
+) -> T {
     let until = tokio::time::Instant::now() + PATIENCE;
     loop {
         let answer = ask().await;
         if good(&answer) {
             return answer;
         }
-        assert!(tokio::time::Instant::now() < until, "the last answer was {answer:?}");
+        assert!(
+            tokio::time::Instant::now() < until,
+            "the last answer was {answer:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

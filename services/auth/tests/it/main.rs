@@ -1,0 +1,12 @@
+//! The service over a real bus.
+
+#[cfg(test)]
+mod accounts;
+#[cfg(test)]
+mod replicas;
+#[cfg(test)]
+mod throttling;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,149 @@
+//! Guessing passwords.
+
+use std::time::Duration;
+
+use nimbus_errors::{Code, Fault};
+use nimbus_proto::auth::{ChangePassword, ChangePasswordRequest, Secret};
+use nimbus_store::testing::{on_both, sqlite};
+
+use crate::world::{PASSWORD, World};
+
+/// Attempts that cost nothing, as the service has it.
+const FREE: usize = 10;
+
+fn wait_of(fault: &Fault) -> u64 {
+    assert!(fault.is(Code::RateLimited), "{fault}");
+    fault.detail_json().unwrap()["retryAfterMs"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guesses_on_one_account_get_slower_and_its_existence_stays_hidden() {
+    on_both(|db| async move {
+        let world = World::start(&db.db).await;
+        // Two replicas: the count is shared.
+        let _replicas = (world.replica().await, world.replica().await);
+        world.register("ada@example.org").await.unwrap();
+        for email in ["ada@example.org", "nobody@example.org"] {
+            for guess in 0..FREE {
+                let fault = world.login(email, "wrong guess").await.unwrap_err();
+                assert!(fault.is(Code::AuthUnauthorized), "{guess}: {fault}");
+            }
+            let wait = wait_of(&world.login(email, PASSWORD).await.unwrap_err());
+            assert!((1..=1000).contains(&wait), "{wait}");
+        }
+        // One more wrong guess after the wait doubles it.
+        world.jump.forward(Duration::from_secs(1));
+        assert!(
+            world
+                .login("ada@example.org", "wrong guess")
+                .await
+                .unwrap_err()
+                .is(Code::AuthUnauthorized)
+        );
+        assert!(wait_of(&world.login("ada@example.org", PASSWORD).await.unwrap_err()) > 1000);
+        // Who knows the password comes in after the wait, and has a clean slate.
+        world.jump.forward(Duration::from_secs(2));
+        world.login("ada@example.org", PASSWORD).await.unwrap();
+        for _ in 0..FREE {
+            assert!(
+                world
+                    .login("ada@example.org", "wrong guess")
+                    .await
+                    .unwrap_err()
+                    .is(Code::AuthUnauthorized)
+            );
+        }
+        // The count is forgotten after a quiet quarter of an hour.
+        world.jump.forward(Duration::from_secs(16 * 60));
+        for _ in 0..2 {
+            assert!(
+                world
+                    .login("ada@example.org", "wrong guess")
+                    .await
+                    .unwrap_err()
+                    .is(Code::AuthUnauthorized)
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guesses_at_once_are_counted_before_they_are_looked_at() {
+    on_both(|db| async move {
+        let world = World::start(&db.db).await;
+        let _replicas = (world.replica().await, world.replica().await);
+        world.register("ada@example.org").await.unwrap();
+        let guesses =
+            futures::future::join_all((0..40).map(|_| world.login("ada@example.org", "wrong guess"))).await;
+        let looked_at = guesses
+            .into_iter()
+            .filter(|guess| guess.as_ref().unwrap_err().is(Code::AuthUnauthorized))
+            .count();
+        // A second may pass meanwhile, on a slow machine, and let one more in.
+        assert!((FREE..=FREE + 3).contains(&looked_at), "{looked_at}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_tries_many_accounts_is_stopped_and_others_are_not() {
+    let db = sqlite().await;
+    let world = World::start(&db.db).await;
+    let _replica = world
+        .replica_with(&["--login-burst", "5", "--login-refill", "1h"])
+        .await
+        .unwrap();
+    for number in 0..5 {
+        let fault = world
+            .login_from("10.0.0.7", &format!("user{number}@example.org"), "wrong guess")
+            .await
+            .unwrap_err();
+        assert!(fault.is(Code::AuthUnauthorized), "{fault}");
+    }
+    let wait = wait_of(
+        &world
+            .login_from("10.0.0.7", "ada@example.org", PASSWORD)
+            .await
+            .unwrap_err(),
+    );
+    assert!(wait > 60_000, "{wait}");
+    assert!(
+        world
+            .login_from("10.0.0.8", "ada@example.org", PASSWORD)
+            .await
+            .unwrap_err()
+            .is(Code::AuthUnauthorized)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stolen_session_is_no_place_to_guess_the_password() {
+    let db = sqlite().await;
+    let world = World::start(&db.db).await;
+    let _replica = world.replica().await;
+    let (ada, _) = world.member("ada@example.org").await;
+    let request = ChangePasswordRequest {
+        current: Secret::new("wrong guess"),
+        new: Secret::new("battery staple"),
+    };
+    for _ in 0..FREE {
+        let fault = world
+            .gateway
+            .call::<ChangePassword>(&request)
+            .on_behalf_of(&ada)
+            .await
+            .unwrap_err();
+        assert!(fault.is(Code::AuthUnauthorized), "{fault}");
+    }
+    wait_of(
+        &world
+            .gateway
+            .call::<ChangePassword>(&request)
+            .on_behalf_of(&ada)
+            .await
+            .unwrap_err(),
+    );
+    // Signing in is another count: the thief does not lock the owner out.
+    assert!(world.login("ada@example.org", PASSWORD).await.is_ok());
+}
