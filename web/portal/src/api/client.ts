@@ -1,3 +1,5 @@
+import createClient from "openapi-fetch";
+import type { paths } from "./schema";
 import type { Fault } from "./types";
 
 /** A refusal by the server, or the failure to reach it. `status` 0 means that no answer came. */
@@ -21,82 +23,57 @@ export class ApiError extends Error {
   }
 }
 
-interface CallOptions {
-  method?: "GET" | "POST" | "PUT" | "DELETE";
-  body?: unknown;
-  query?: Record<string, string | number | boolean | undefined>;
-  headers?: Record<string, string>;
-  signal?: AbortSignal;
+/** The API, typed by its OpenAPI document. */
+export const http = createClient<paths>({
+  baseUrl: window.location.origin,
+  credentials: "same-origin",
+  headers: { accept: "application/json" },
+  fetch: (request) => globalThis.fetch(request),
+});
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
 }
 
-interface Envelope {
-  success?: boolean;
-  data?: unknown;
-  error?: string;
-  fault?: Fault;
-  next_cursor?: string | null;
+function isFault(value: unknown): value is Fault {
+  return isRecord(value) && typeof value["code"] === "string" && typeof value["message"] === "string" && isRecord(value["remediation"]);
 }
 
-export interface Page<T> {
-  data: T;
-  nextCursor: string | null;
+function failure(response: Response, body: unknown): ApiError {
+  const { status } = response;
+  const fault = isRecord(body) && isFault(body["fault"]) ? body["fault"] : null;
+  const message =
+    (isRecord(body) && typeof body["error"] === "string" ? body["error"] : null) ??
+    fault?.message ??
+    (status >= 502 && status <= 504
+      ? "Nimbus is starting or overloaded. Try again in a moment."
+      : `The server answered ${status} without an explanation.`);
+  const after = Number(response.headers.get("retry-after"));
+  return new ApiError(status, message, fault, after > 0 ? after : null);
 }
 
-function url(path: string, query: CallOptions["query"]): string {
-  const params = new URLSearchParams();
-  for (const [key, value] of Object.entries(query ?? {})) {
-    if (value !== undefined) params.set(key, String(value));
-  }
-  const text = params.toString();
-  return `/api${path}${text === "" ? "" : `?${text}`}`;
-}
+type Answer<T> = Promise<{ data?: T; error?: unknown; response: Response }>;
 
-function sentence(status: number): string {
-  if (status === 502 || status === 503 || status === 504) return "Nimbus is starting or overloaded. Try again in a moment.";
-  return `The server answered ${status} without an explanation.`;
-}
-
-async function send(path: string, options: CallOptions): Promise<Envelope> {
-  const headers: Record<string, string> = { accept: "application/json", ...options.headers };
-  const init: RequestInit = { method: options.method ?? "GET", headers, credentials: "same-origin" };
-  if (options.body !== undefined) {
-    headers["content-type"] = "application/json";
-    init.body = JSON.stringify(options.body);
-  }
-  if (options.signal) init.signal = options.signal;
-
-  let response: Response;
+async function settle<T>(answer: Answer<T>): Promise<{ data?: T; error?: unknown; response: Response }> {
   try {
-    response = await fetch(url(path, options.query), init);
+    const result = await answer;
+    if (!result.response.ok) throw failure(result.response, result.error);
+    return result;
   } catch (cause) {
-    if (cause instanceof DOMException && cause.name === "AbortError") throw cause;
+    if (cause instanceof ApiError || (cause instanceof DOMException && cause.name === "AbortError")) throw cause;
+    if (cause instanceof SyntaxError) throw new ApiError(0, "The server's answer could not be read.", null);
     throw new ApiError(0, "Nimbus does not answer. Check your connection, or whether the server runs.", null);
   }
-  if (response.status === 204) return {};
-  const text = await response.text();
-  let envelope: Envelope = {};
-  try {
-    // The one place where bytes become types: the server's OpenAPI document is the contract.
-    envelope = JSON.parse(text) as Envelope;
-  } catch {
-    if (response.ok) throw new ApiError(response.status, "The server's answer could not be read.", null);
-  }
-  if (!response.ok) {
-    const after = Number(response.headers.get("retry-after"));
-    const message = envelope.error ?? envelope.fault?.message ?? sentence(response.status);
-    throw new ApiError(response.status, message, envelope.fault ?? null, Number.isFinite(after) && after > 0 ? after : null);
-  }
-  return envelope;
 }
 
-/** One request; resolves to the `data` of the envelope. */
-export async function call<T>(path: string, options: CallOptions = {}): Promise<T> {
-  const envelope = await send(path, options);
-  return envelope.data as T;
+/** The body of a successful answer; anything else is thrown. */
+export async function body<T>(answer: Answer<T>): Promise<T> {
+  const { data, response } = await settle(answer);
+  if (data === undefined) throw new ApiError(response.status, "The server's answer could not be read.", null);
+  return data;
 }
 
-/** One page of a list. */
-export async function page<T>(path: string, options: CallOptions = {}): Promise<Page<T>> {
-  const envelope = await send(path, options);
-  return { data: envelope.data as T, nextCursor: envelope.next_cursor ?? null };
+/** For answers without a body. */
+export async function done(answer: Answer<unknown>): Promise<void> {
+  await settle(answer);
 }

@@ -1,59 +1,71 @@
-import { call, page } from "./client";
-import type * as T from "./types";
+import { ApiError, body, done, http } from "./client";
+import { toCatalog, toMachine, toOperation } from "./narrow";
+import type { CreateMachine, CreateToken, Machine, Operation, OperationView, OsKey, TierKey, Trace } from "./types";
 
-const ASYNC = { prefer: "respond-async" };
-const id = encodeURIComponent;
+const Prefer = "respond-async";
+const PAGE = 500;
+
+/** The answer to long work: an operation to follow. */
+function accepted(answer: { data: OperationView | object } | object | undefined): Operation {
+  if (answer !== undefined && "data" in answer && "steps" in answer.data) return toOperation(answer.data);
+  throw new ApiError(0, "The server did not say which operation it started.", null);
+}
 
 export const api = {
-  setupStatus: () => call<T.SetupStatus>("/setup/status"),
-  me: () => call<T.Me>("/me"),
-  login: (body: { email: string; password: string }) => call<T.UserView>("/auth/login", { method: "POST", body }),
-  register: (body: { name: string; email: string; password: string }) =>
-    call<T.UserView>("/auth/register", { method: "POST", body }),
-  logout: () => call<undefined>("/auth/logout", { method: "POST" }),
-  changePassword: (body: { current_password: string; new_password: string }) =>
-    call<{ ok: boolean }>("/account/password", { method: "PUT", body }),
+  setupStatus: async () => (await body(http.GET("/api/setup/status"))).data,
+  me: async () => (await body(http.GET("/api/me"))).data,
+  login: async (credentials: { email: string; password: string }) =>
+    (await body(http.POST("/api/auth/login", { body: credentials }))).data,
+  register: async (person: { name: string; email: string; password: string }) =>
+    (await body(http.POST("/api/auth/register", { body: person }))).data,
+  logout: () => done(http.POST("/api/auth/logout")),
+  changePassword: (change: { current_password: string; new_password: string }) =>
+    done(http.PUT("/api/account/password", { body: change })),
 
-  tokens: () => call<T.TokenView[]>("/tokens"),
-  createToken: (body: { name: string; scopes: T.TokenScope[]; expires_in_days: number | null }) =>
-    call<T.NewToken>("/tokens", { method: "POST", body }),
-  revokeToken: (tokenId: string) => call<undefined>(`/tokens/${id(tokenId)}`, { method: "DELETE" }),
-  sessions: () => call<T.SessionView[]>("/sessions"),
-  revokeSession: (sessionId: string) => call<undefined>(`/sessions/${id(sessionId)}`, { method: "DELETE" }),
+  tokens: async () => (await body(http.GET("/api/tokens"))).data,
+  createToken: async (token: CreateToken) => (await body(http.POST("/api/tokens", { body: token }))).data,
+  revokeToken: (id: string) => done(http.DELETE("/api/tokens/{id}", { params: { path: { id } } })),
+  sessions: async () => (await body(http.GET("/api/sessions"))).data,
+  revokeSession: (id: string) => done(http.DELETE("/api/sessions/{id}", { params: { path: { id } } })),
 
-  catalog: () => call<T.Catalog>("/catalog"),
-  placement: (tier: string, os: string, signal: AbortSignal) =>
-    call<T.Placement>("/placement", { query: { tier, os_template: os }, signal }),
+  catalog: async () => toCatalog((await body(http.GET("/api/catalog"))).data),
+  placement: async (tier: TierKey, os_template: OsKey, signal: AbortSignal) =>
+    (await body(http.GET("/api/placement", { params: { query: { tier, os_template } }, signal }))).data,
 
   /** All pages: the portal sorts and filters on its own side. */
-  machines: async (): Promise<T.Machine[]> => {
-    const all: T.Machine[] = [];
+  machines: async (): Promise<Machine[]> => {
+    const all: Machine[] = [];
     let cursor: string | null = null;
     do {
-      const next: { data: T.Machine[]; nextCursor: string | null } = await page<T.Machine[]>("/vms", {
-        query: { limit: 100, cursor: cursor ?? undefined },
-      });
-      all.push(...next.data);
-      cursor = next.nextCursor;
-    } while (cursor !== null && all.length < 5000);
+      const query: { limit: number; cursor?: string } = cursor === null ? { limit: PAGE } : { limit: PAGE, cursor };
+      const page = await body(http.GET("/api/vms", { params: { query } }));
+      all.push(...page.data.map(toMachine));
+      cursor = page.next_cursor ?? null;
+    } while (cursor !== null && all.length < 10 * PAGE);
     return all;
   },
-  machine: (vmId: string) => call<T.Machine>(`/vms/${id(vmId)}`),
-  createMachine: (body: T.CreateMachine, idempotencyKey: string) =>
-    call<T.Operation>("/vms", { method: "POST", body, headers: { ...ASYNC, "idempotency-key": idempotencyKey } }),
-  deleteMachine: (vmId: string) => call<T.Operation>(`/vms/${id(vmId)}`, { method: "DELETE", headers: ASYNC }),
-  power: (vmId: string, verb: "start" | "shutdown" | "stop" | "reboot") =>
-    call<T.Operation>(`/vms/${id(vmId)}/${verb}`, { method: "POST", headers: ASYNC }),
+  machine: async (id: string) => toMachine((await body(http.GET("/api/vms/{id}", { params: { path: { id } } }))).data),
+  createMachine: async (machine: CreateMachine, idempotencyKey: string) =>
+    accepted(await body(http.POST("/api/vms", { body: machine, params: { header: { Prefer, "Idempotency-Key": idempotencyKey } } }))),
+  deleteMachine: async (id: string) =>
+    accepted(await body(http.DELETE("/api/vms/{id}", { params: { path: { id }, header: { Prefer } } }))),
+  power: async (id: string, verb: "start" | "shutdown" | "stop" | "reboot") =>
+    accepted(await body(http.POST(`/api/vms/{id}/${verb}`, { params: { path: { id }, header: { Prefer } } }))),
 
-  operations: () => call<T.Operation[]>("/operations", { query: { limit: 100 } }),
-  operation: (operationId: string) => call<T.Operation>(`/operations/${id(operationId)}`),
-  privateKey: (operationId: string) =>
-    call<T.PrivateKey>(`/operations/${id(operationId)}/private-key`, { method: "POST" }),
-  operationTrace: (operationId: string) => call<T.Trace>(`/operations/${id(operationId)}/trace`),
+  operations: async () =>
+    (await body(http.GET("/api/operations", { params: { query: { limit: 100 } } }))).data.map(toOperation),
+  operation: async (id: string) =>
+    toOperation((await body(http.GET("/api/operations/{id}", { params: { path: { id } } }))).data),
+  privateKey: async (id: string) =>
+    (await body(http.POST("/api/operations/{id}/private-key", { params: { path: { id } } }))).data,
+  operationTrace: async (id: string): Promise<Trace> =>
+    (await body(http.GET("/api/operations/{id}/trace", { params: { path: { id } } }))).data,
 
-  nodes: (tier: string) => call<T.NodeView[]>("/nodes", { query: { include_scores: true, preview_tier: tier } }),
-  addresses: () => call<T.AddressRow[]>("/ips"),
-  reconcileAddresses: () => call<T.ReconcileReport>("/ips/reconcile", { method: "POST" }),
-  traces: () => call<T.TraceSummary[]>("/traces", { query: { limit: 100 } }),
-  trace: (traceId: string) => call<T.Trace>(`/traces/${id(traceId)}`),
+  nodes: async (tier: TierKey) =>
+    (await body(http.GET("/api/nodes", { params: { query: { include_scores: true, preview_tier: tier } } }))).data,
+  addresses: async () => (await body(http.GET("/api/ips"))).data,
+  reconcileAddresses: async () => (await body(http.POST("/api/ips/reconcile"))).data,
+  traces: async () => (await body(http.GET("/api/traces", { params: { query: { limit: 100 } } }))).data,
+  trace: async (id: string): Promise<Trace> =>
+    (await body(http.GET("/api/traces/{id}", { params: { path: { id } } }))).data,
 };

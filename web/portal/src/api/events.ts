@@ -1,7 +1,8 @@
 import type { QueryClient } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
 import { keys } from "./queries";
-import type { AddressRow, Machine, MachineEvent, Operation } from "./types";
+import { toMachine, toOperation } from "./narrow";
+import type { AddressRow, Machine, MachineEvent, MachineView, Operation, OperationView } from "./types";
 
 /** What the event stream tells us, already told apart. */
 export type PortalEvent =
@@ -16,14 +17,18 @@ export const EVENT_TYPES = ["operation", "machine", "address", "node", "reset"] 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
 }
-function isOperation(value: unknown): value is Operation {
+function isOperation(value: unknown): value is OperationView {
   return isRecord(value) && typeof value["id"] === "string" && Array.isArray(value["steps"]);
 }
-function isMachineEvent(value: unknown): value is MachineEvent {
+function isMachineEvent(value: unknown): value is { kind: string; vm: MachineView } {
   return isRecord(value) && typeof value["kind"] === "string" && isRecord(value["vm"]) && typeof value["vm"]["ID"] === "string";
 }
 function isAddress(value: unknown): value is AddressRow {
   return isRecord(value) && typeof value["ip"] === "string" && typeof value["status"] === "string";
+}
+
+function machineKind(kind: string): MachineEvent["kind"] {
+  return kind === "created" || kind === "deleted" ? kind : "changed";
 }
 
 /** Reads one message of the stream; null for what this version does not know. */
@@ -36,9 +41,9 @@ export function parseEvent(type: string, text: string): PortalEvent | null {
   }
   switch (type) {
     case "operation":
-      return isOperation(data) ? { type, data } : null;
+      return isOperation(data) ? { type, data: toOperation(data) } : null;
     case "machine":
-      return isMachineEvent(data) ? { type, data } : null;
+      return isMachineEvent(data) ? { type, data: { kind: machineKind(data.kind), vm: toMachine(data.vm) } } : null;
     case "address":
       return isAddress(data) ? { type, data } : null;
     case "node":

@@ -1,13 +1,14 @@
-import { queryOptions } from "@tanstack/react-query";
+import { queryOptions, skipToken } from "@tanstack/react-query";
 import { api } from "./endpoints";
 import { ApiError } from "./client";
+import type { OsKey, TierKey } from "./types";
 
 /** Every key in one place, so that the event reducer and the pages agree. */
 export const keys = {
   me: ["me"] as const,
   setup: ["setup"] as const,
   catalog: ["catalog"] as const,
-  placement: (tier: string, os: string) => ["placement", tier, os] as const,
+  placement: (tier: string | null, os: string | null) => ["placement", tier, os] as const,
   machines: ["machines"] as const,
   machine: (id: string) => ["machine", id] as const,
   operations: ["operations"] as const,
@@ -25,17 +26,17 @@ export const queries = {
   me: () => queryOptions({ queryKey: keys.me, queryFn: api.me, staleTime: 60_000 }),
   setup: () => queryOptions({ queryKey: keys.setup, queryFn: api.setupStatus, staleTime: 30_000 }),
   catalog: () => queryOptions({ queryKey: keys.catalog, queryFn: api.catalog, staleTime: 5_000 }),
-  placement: (tier: string, os: string) =>
+  placement: (tier: TierKey | null, os: OsKey | null) =>
     queryOptions({
       queryKey: keys.placement(tier, os),
-      queryFn: ({ signal }) => api.placement(tier, os, signal),
+      queryFn: tier === null || os === null ? skipToken : ({ signal }) => api.placement(tier, os, signal),
       staleTime: 5_000,
     }),
   machines: () => queryOptions({ queryKey: keys.machines, queryFn: api.machines }),
   machine: (id: string) => queryOptions({ queryKey: keys.machine(id), queryFn: () => api.machine(id) }),
   operations: () => queryOptions({ queryKey: keys.operations, queryFn: api.operations }),
   operation: (id: string) => queryOptions({ queryKey: keys.operation(id), queryFn: () => api.operation(id) }),
-  nodes: (tier: string) => queryOptions({ queryKey: keys.nodes(tier), queryFn: () => api.nodes(tier) }),
+  nodes: (tier: TierKey) => queryOptions({ queryKey: keys.nodes(tier), queryFn: () => api.nodes(tier) }),
   addresses: () => queryOptions({ queryKey: keys.addresses, queryFn: api.addresses }),
   traces: () => queryOptions({ queryKey: keys.traces, queryFn: api.traces }),
   trace: (id: string) => queryOptions({ queryKey: keys.trace(id), queryFn: () => api.trace(id), staleTime: Infinity }),

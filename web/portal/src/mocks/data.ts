@@ -198,7 +198,7 @@ export const nodes: T.NodeView[] = [
     name: "pve3", status: "online", lock_state: "none", tags: [], auto_tags: ["x86"], cpu: 0.2, max_cpu: 8,
     mem_used: 13.9 * GIB, mem_total: 16 * GIB, mem_allocated: 8 * GIB, disk_used: 385 * GIB, disk_total: 400 * GIB, disk_allocated: 390 * GIB,
     disk_pool_name: "local-lvm", vm_count: 1, vm_count_total: 5, ip: "10.77.0.13", is_self_host: false, templates: ["ubuntu-24.04"],
-    score: { score: 0, spec: "cpu", reasons: ["insufficient_mem", "insufficient_disk"], components: null },
+    score: { score: 0, spec: "cpu", reasons: ["insufficient_mem", "insufficient_disk"], components: { mem_headroom: -0.009375, cpu_headroom: 0.675, disk_headroom: -0.0375, mem_weighted: 0, cpu_weighted: 0, disk_weighted: 0, total: 0 } },
     preview_tier: "medium", next_for: [],
   },
 ];

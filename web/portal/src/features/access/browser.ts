@@ -1,6 +1,6 @@
 /** `Firefox on Linux` from a user agent; the raw text stays in the tooltip. */
-export function browserName(agent: string | null): string {
-  if (agent === null || agent === "") return "Unknown client";
+export function browserName(agent: string): string {
+  if (agent === "") return "Unknown client";
   const browser = agent.includes("Edg/")
     ? "Edge"
     : agent.includes("Firefox/")

@@ -225,8 +225,8 @@ const SESSION_COLUMNS: ColumnDef<SessionView>[] = [
     phone: "title",
     cell: (session) => (
       <span className="inline-flex items-center gap-2">
-        <span className="font-medium" title={session.user_agent ?? undefined}>
-          {browserName(session.user_agent ?? null)}
+        <span className="font-medium" title={session.user_agent}>
+          {browserName(session.user_agent)}
         </span>
         {session.current ? <Badge tone="good">this one</Badge> : null}
       </span>
@@ -236,7 +236,7 @@ const SESSION_COLUMNS: ColumnDef<SessionView>[] = [
     id: "address",
     header: "Address",
     phone: "line",
-    cell: (session) => <code className="font-mono text-sm text-muted">{session.address ?? "unknown"}</code>,
+    cell: (session) => <code className="font-mono text-sm text-muted">{session.address === "" ? "unknown" : session.address}</code>,
   },
   {
     id: "since",
@@ -279,7 +279,7 @@ function RevokeSession({ session }: { session: SessionView }) {
     <Button
       size="sm"
       kind="quiet"
-      aria-label={`Sign out ${browserName(session.user_agent ?? null)}`}
+      aria-label={`Sign out ${browserName(session.user_agent)}`}
       isPending={revoke.isPending}
       onPress={() => {
         revoke.mutate();

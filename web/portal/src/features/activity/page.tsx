@@ -69,7 +69,7 @@ function StepText({ operation }: { operation: Operation }) {
     return (
       <span className="block max-w-md truncate text-muted">
         {failed ? `${failed.label}: ` : ""}
-        {operation.fault?.message ?? operation.message ?? ""}
+        {operation.fault?.message ?? operation.message}
       </span>
     );
   }

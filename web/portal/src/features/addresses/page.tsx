@@ -215,13 +215,13 @@ function Report({ report }: { report: ReconcileReport }) {
             {report.adopted.map((item) => (
               <li key={`a${item.ip}`}>
                 <code className="font-mono">{item.ip}</code> adopted: used by {item.hostname ?? "a guest"}
-                {item.vmid != null ? ` (VMID ${item.vmid})` : ""}, was {item.prior_status}.
+                 (VMID {item.vmid}), was {item.prior_status}.
               </li>
             ))}
             {report.conflicts.map((item) => (
               <li key={`c${item.ip}`} className="text-bad-text">
-                <code className="font-mono">{item.ip}</code> conflict: allocated to VMID {item.local_vmid ?? "–"}, used by VMID {item.proxmox_vmid ?? "–"}
-                {item.node != null ? ` on ${item.node}` : ""}.
+                <code className="font-mono">{item.ip}</code> conflict: allocated to VMID {item.local_vmid}, used by VMID {item.proxmox_vmid} on{" "}
+                {item.node}.
               </li>
             ))}
             {report.freed.length > 0 ? <li>{plural(report.freed.length, "expired reservation")} freed.</li> : null}

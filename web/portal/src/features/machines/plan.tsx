@@ -11,8 +11,7 @@ import type { KeyMode } from "./draft";
 /** What will happen when the button is pressed, on which node and why. */
 export function Plan({ tier, os, hostname, keyMode, reachable }: { tier: Tier | null; os: OsChoice | null; hostname: string | null; keyMode: KeyMode; reachable: boolean }) {
   const placement = useQuery({
-    ...queries.placement(tier?.key ?? "", os?.key ?? ""),
-    enabled: tier !== null && os !== null && reachable,
+    ...queries.placement(reachable ? (tier?.key ?? null) : null, reachable ? (os?.key ?? null) : null),
     refetchInterval: 15_000,
   });
   const node = placement.data?.node ?? null;
@@ -34,7 +33,7 @@ export function Plan({ tier, os, hostname, keyMode, reachable }: { tier: Tier | 
               <span>
                 It goes to <code className="font-mono font-medium">{node}</code>.
               </span>
-              {placement.data?.reasons != null && placement.data.reasons !== "" ? <span className="text-muted">{placement.data.reasons}</span> : null}
+              {placement.data !== undefined && placement.data.reasons !== "" ? <span className="text-muted">{placement.data.reasons}</span> : null}
             </>
           ) : placement.isError ? (
             <span>The node is chosen when it starts. {explain(placement.error).what}</span>

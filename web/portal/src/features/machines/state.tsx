@@ -24,7 +24,7 @@ export function MachineState({ machine }: { machine: Machine }) {
           {verb}
         </StatusDot>
         <span className="max-w-44 truncate pl-4 text-xs text-muted">
-          {operation.state === "queued" ? "Waiting" : step ? `${index + 1} of ${operation.steps.length} · ${step.label}` : (operation.message ?? "Working")}
+          {operation.state === "queued" ? "Waiting" : step ? `${index + 1} of ${operation.steps.length} · ${step.label}` : operation.message}
         </span>
       </span>
     );

@@ -5,7 +5,7 @@ import { Disclosure, DisclosurePanel } from "react-aria-components/Disclosure";
 import { Heading } from "react-aria-components/Heading";
 import { usePollInterval } from "~/api/events";
 import { queries } from "~/api/queries";
-import type { NodeView } from "~/api/types";
+import type { NodeView, TierKey } from "~/api/types";
 import { Page } from "~/app/page";
 import { ErrorState } from "~/app/problem";
 import { osLabel } from "~/features/machines/rules";
@@ -24,7 +24,6 @@ const TIERS = [
   { key: "xl", label: "XL" },
 ] as const;
 
-type TierKey = (typeof TIERS)[number]["key"];
 
 export function NodesPage() {
   const [tier, setTier] = useState<TierKey>("medium");
@@ -45,7 +44,7 @@ export function NodesPage() {
       {nodes.data === undefined ? (
         <Panel>
           {nodes.isError ? (
-            <ErrorState error={nodes.error} title="The cluster does not answer" onRetry={() => void nodes.refetch()} />
+            <ErrorState error={nodes.error} title="Nodes could not be loaded" onRetry={() => void nodes.refetch()} />
           ) : (
             <div role="status" aria-label="Loading nodes" className="divide-y divide-line">
               {[0, 1, 2].map((row) => (
@@ -214,7 +213,7 @@ const PARTS = [
 
 function ScoreTable({ node }: { node: NodeView }) {
   const parts = node.score?.components;
-  const figure = (key: string) => parts?.[key]?.toFixed(4) ?? "–";
+  const figure = (key: keyof NonNullable<typeof parts>) => parts?.[key].toFixed(4) ?? "–";
   return (
     <div className="flex flex-wrap gap-x-12 gap-y-4 px-5 pt-1 pb-4 text-sm">
       {parts != null ? (

@@ -58,7 +58,7 @@ export function OperationView({ operation }: { operation: Operation }) {
   const result = operation.result;
   const provision = operation.type === "vm.provision";
   const ready = provision && operation.state === "succeeded" && result != null;
-  const command = ready ? sshCommand({ username: result.username ?? null, ip: result.ip ?? null, key_name: result.key_name ?? null }) : null;
+  const command = ready ? sshCommand({ username: result.username, ip: result.ip, key_name: result.key_name ?? null }) : null;
 
   return (
     <Page title={title} narrow lead={lead(operation, now)}>
@@ -163,7 +163,7 @@ function Failure({ operation }: { operation: Operation }) {
       <div role="alert" className="flex flex-col gap-3 p-5">
         <div className="flex flex-col gap-1">
           <h2 className="font-semibold">{step ? `“${step.label}” failed` : "What happened"}</h2>
-          <p className="break-words">{fault?.message ?? operation.message ?? "No explanation was recorded."}</p>
+          <p className="break-words">{fault?.message ?? operation.message}</p>
           {fault ? <p className="text-muted">{fault.remediation.message}</p> : null}
         </div>
         <Reference code={fault?.code ?? null} requestId={fault?.requestId ?? null} />
