@@ -64,7 +64,7 @@ export function AccessPage() {
                   <PlusIcon /> Create token
                 </Button>
               }
-              command={`nimbus login --server ${window.location.origin}`}
+              command={`nimbus login --url ${window.location.origin}`}
             >
               A token lets the command line or a script act for you, within the scopes you give it, until it expires or you revoke it.
             </EmptyState>
@@ -368,6 +368,10 @@ function TokenShown({ token, onClose }: { token: NewToken; onClose: () => void }
         This is <span className="font-semibold">{token.name}</span>. It is shown only now; Nimbus keeps a hash of it and cannot show it again.
       </p>
       <CommandLine command={token.token} label="token" plain />
+      <div className="flex flex-col gap-1.5">
+        <p className="text-xs text-muted">Use it in a script</p>
+        <CommandLine command={`NIMBUS_URL=${window.location.origin} NIMBUS_TOKEN=${token.token} nimbus vm list`} label="example command" wrap />
+      </div>
       <DialogActions>
         <Button kind="primary" onPress={onClose}>
           Done

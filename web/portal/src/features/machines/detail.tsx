@@ -1,5 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
+import { useState } from "react";
 import { ApiError } from "~/api/client";
 import { usePollInterval } from "~/api/events";
 import { queries } from "~/api/queries";
@@ -73,6 +74,7 @@ function MachineView({ machine }: { machine: Machine }) {
   const tier = catalog?.tiers.find((item) => item.key === machine.tier);
   const command = sshCommand(machine);
   const provision = mine.find((operation) => operation.type === "vm.provision");
+  const [keyTaken, setKeyTaken] = useState(false);
   const main = machine.status === "stopped" ? ("start" as const) : ("reboot" as const);
 
   return (
@@ -116,9 +118,15 @@ function MachineView({ machine }: { machine: Machine }) {
           </Notice>
         </div>
       ) : null}
-      {provision?.result?.has_private_key && provision.state === "succeeded" ? (
+      {provision?.result != null && (provision.result.has_private_key || keyTaken) && provision.state === "succeeded" ? (
         <div className="max-w-3xl">
-          <PrivateKeyPanel operationId={provision.id} keyName={provision.result.key_name ?? machine.key_name ?? "nimbus"} />
+          <PrivateKeyPanel
+            operationId={provision.id}
+            keyName={provision.result.key_name ?? machine.key_name ?? "nimbus"}
+            onTaken={() => {
+              setKeyTaken(true);
+            }}
+          />
         </div>
       ) : null}
       <div className="grid items-start gap-x-10 gap-y-6 lg:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]">

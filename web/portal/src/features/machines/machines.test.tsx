@@ -159,6 +159,10 @@ describe("progress", () => {
     expect(screen.getByLabelText("SSH command")).toHaveTextContent("ssh -i ~/.ssh/nimbus-calm-heron ubuntu@10.77.0.57");
     await user.click(screen.getByRole("button", { name: "Download private key" }));
     expect(await screen.findByLabelText("Private key text")).toHaveTextContent("BEGIN OPENSSH PRIVATE KEY");
+    const done = data.provision(9);
+    act(() => {
+      FakeEventSource.last.say("operation", { ...done, result: { ...done.result, has_private_key: false } });
+    });
     await user.click(screen.getByRole("button", { name: "Download again" }));
     expect(taken).toBe(1);
     expect(save).toHaveBeenCalledTimes(2);

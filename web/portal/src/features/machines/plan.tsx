@@ -70,7 +70,7 @@ export function Plan({ tier, os, hostname, keyMode, reachable }: { tier: Tier | 
       <div className="flex flex-col gap-1.5 border-t border-line pt-4">
         <p className="text-xs text-muted">The same from a terminal</p>
         <CommandLine
-          command={`nimbus vm create ${name} --tier ${tier?.key ?? "small"} --os ${os?.key ?? "ubuntu-24.04"}`}
+          command={`nimbus vm create ${name} --tier ${tier?.key ?? "small"} --os ${os?.key ?? "ubuntu-24.04"}${keyMode === "generate" ? " --generate-key" : ""}`}
           label="create command"
           wrap
         />

@@ -1,5 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
+import { useState } from "react";
 import { usePollInterval } from "~/api/events";
 import { ApiError } from "~/api/client";
 import { queries } from "~/api/queries";
@@ -57,6 +58,8 @@ export function OperationView({ operation }: { operation: Operation }) {
   const title = operationTitle(operation);
   const result = operation.result;
   const provision = operation.type === "vm.provision";
+  // The server says that the key is gone as soon as it was taken; the page that took it goes on showing it.
+  const [keyTaken, setKeyTaken] = useState(false);
   const ready = provision && operation.state === "succeeded" && result != null;
   const command = ready ? sshCommand({ username: result.username, ip: result.ip, key_name: result.key_name ?? null }) : null;
 
@@ -72,7 +75,15 @@ export function OperationView({ operation }: { operation: Operation }) {
           <p>{result.warning}</p>
         </Notice>
       ) : null}
-      {ready && result.has_private_key ? <PrivateKeyPanel operationId={operation.id} keyName={result.key_name ?? "nimbus"} /> : null}
+      {ready && (result.has_private_key || keyTaken) ? (
+        <PrivateKeyPanel
+          operationId={operation.id}
+          keyName={result.key_name ?? "nimbus"}
+          onTaken={() => {
+            setKeyTaken(true);
+          }}
+        />
+      ) : null}
       {operation.state === "failed" ? <Failure operation={operation} /> : null}
 
       <div className="grid items-start gap-5 lg:grid-cols-[minmax(0,1fr)_17rem]">

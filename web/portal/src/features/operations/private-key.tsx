@@ -9,10 +9,11 @@ import { DownloadIcon } from "~/ui/icons";
 import { Panel } from "~/ui/states";
 
 /** The private half of a generated key: handed out once, kept only in this page. */
-export function PrivateKeyPanel({ operationId, keyName }: { operationId: string; keyName: string }) {
+export function PrivateKeyPanel({ operationId, keyName, onTaken }: { operationId: string; keyName: string; onTaken: () => void }) {
   const fetchKey = useMutation({
     mutationFn: () => api.privateKey(operationId),
     onSuccess: (key) => {
+      onTaken();
       downloadText(key.key_name, key.private_key);
     },
   });
