@@ -105,8 +105,8 @@ pub struct ProvisionerConfig {
     #[arg(id = "ready_timeout", long = "ready-timeout", env = "NIMBUS_READY_TIMEOUT_SECONDS", default_value = "300s", value_parser = seconds_or_text)]
     pub ready_timeout: Duration,
 
-    /// Pause between two questions to the guest agent.
-    #[arg(id = "ready_poll", long = "ready-poll", env = "NIMBUS_READY_POLL", default_value = "3s", value_parser = seconds_or_text)]
+    /// Pause between two questions to the guest agent. Proxmox itself holds an answer of "not yet" back for three seconds.
+    #[arg(id = "ready_poll", long = "ready-poll", env = "NIMBUS_READY_POLL", default_value = "500ms", value_parser = seconds_or_text)]
     pub ready_poll: Duration,
 
     /// Whether a guest without an agent counts as ready once its SSH port answers with a banner.

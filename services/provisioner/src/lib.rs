@@ -31,6 +31,7 @@ mod trace;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nimbus_proto::verify::JwtVerifier;
 use nimbus_saga::SagaStore;
 use nimbus_service::{Ctx, OnError, Outbox, RunError};
 use nimbus_store::{Migration, migrations};
@@ -90,7 +91,14 @@ pub async fn run(ctx: Ctx, config: ProvisionerConfig, access: ClusterAccess) -> 
     });
     ctx.bus.ensure_streams().await?;
     outbox.relay(&ctx.tasks, &ctx.bus, "provisioner.outbox");
-    let serving = methods::serve(&ctx, &provisioner).await?;
+    let verifier = Arc::new(JwtVerifier::new(ctx.bus.clone(), ctx.clock.clone()));
+    let bus = ctx.bus.with_verifier(verifier.clone());
+    ctx.tasks
+        .spawn("provisioner.revocations", OnError::Restart, move || {
+            let verifier = Arc::clone(&verifier);
+            async move { Ok(verifier.follow_revocations().await?) }
+        });
+    let serving = methods::serve(&bus, &provisioner).await?;
     if provisioner.client().is_ok() {
         sagas::driver::start(&ctx, &provisioner);
         periodic(&ctx, &provisioner);

@@ -1,9 +1,9 @@
 //! The bus methods: decode, call, answer.
 
-use nimbus_bus::{Incoming, Scope, Serving};
+use nimbus_bus::{Bus, Incoming, Scope, Serving};
 use nimbus_proto::machine as m;
 use nimbus_proto::node as n;
-use nimbus_service::{Ctx, RunError};
+use nimbus_service::RunError;
 
 use crate::error::fault;
 use crate::operation::store as operations;
@@ -11,7 +11,7 @@ use crate::reconcile;
 use crate::service::Provisioner;
 
 /// Serves every method; live when it returns.
-pub(crate) async fn serve(ctx: &Ctx, provisioner: &Provisioner) -> Result<Serving, RunError> {
+pub(crate) async fn serve(bus: &Bus, provisioner: &Provisioner) -> Result<Serving, RunError> {
     macro_rules! on {
         (|$this:ident, $call:ident: $incoming:ty| $body:expr) => {{
             let provisioner = provisioner.clone();
@@ -21,8 +21,7 @@ pub(crate) async fn serve(ctx: &Ctx, provisioner: &Provisioner) -> Result<Servin
             }
         }};
     }
-    let serving = ctx
-        .bus
+    let serving = bus
         .serve(
             "provisioner",
             env!("CARGO_PKG_VERSION"),
