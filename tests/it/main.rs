@@ -1,0 +1,13 @@
+//! Black-box suites on the real binary.
+//!
+//! - `system`: one process, as people use it
+//! - `crash`: killed after and inside of every step
+//! - `faults`: every call of the cluster going wrong in every way
+//! - `split`: each service its own process, on an external nats-server and PostgreSQL
+//! - `input`: what nobody should send
+
+mod crash;
+mod faults;
+mod input;
+mod split;
+mod system;

@@ -1,0 +1,8 @@
+//! One process, as people use it.
+
+mod accounts;
+mod guests;
+mod machines;
+mod operation;
+mod orders;
+mod traces;
