@@ -46,25 +46,30 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>, 
         say(nothing);
         return Ok(());
     }
-    let mut table = plain();
+    let mut table = Table::new();
     table.set_header(heading);
     table.add_rows(rows);
-    line(&table.trim_fmt())
+    line(&flush(table))
 }
 
 /// Prints facts about one thing, a name and a value each.
 pub(crate) fn facts(rows: &[(&str, String)]) -> Outcome {
-    let mut table = plain();
+    let mut table = Table::new();
     for (name, value) in rows {
         table.add_row([*name, value.as_str()]);
     }
-    line(&table.trim_fmt())
+    line(&flush(table))
 }
 
-fn plain() -> Table {
-    let mut table = Table::new();
+/// Columns without lines around them, flush left.
+fn flush(mut table: Table) -> String {
     table.load_style(comfy_table::presets::NOTHING);
-    table
+    for column in 0..table.column_count() {
+        if let Some(column) = table.column_mut(column) {
+            column.set_padding((0, 2));
+        }
+    }
+    table.trim_fmt()
 }
 
 /// What stands in a table where there is nothing.

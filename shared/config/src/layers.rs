@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 /// Settings for which the empty value says something; everywhere else it is refused.
@@ -265,6 +266,11 @@ impl Layers {
                 .as_deref()
                 .is_some_and(|name| EMPTY_HAS_A_MEANING.contains(&name))
             {
+                continue;
+            }
+            let long = argument.get_long().unwrap_or(id);
+            let by_default = matches.value_source(id) == Some(ValueSource::DefaultValue);
+            if by_default && !self.file.as_ref().is_some_and(|file| file.sets(long)) {
                 continue;
             }
             let empty = matches

@@ -77,11 +77,15 @@ pub fn bytes(text: &str) -> Result<u64, Expected> {
         .ok_or(WRONG)
 }
 
-/// A list written with commas; spaces around the parts do not count.
+/// A list written with commas; spaces around the parts do not count. The empty text, which only a
+/// default can be, is the empty list.
 ///
 /// # Errors
 /// There is an empty part.
 pub fn csv(text: &str) -> Result<Csv, Expected> {
+    if text.trim().is_empty() {
+        return Ok(Csv::default());
+    }
     let parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
     if parts.iter().any(String::is_empty) {
         return Err(expected(
@@ -193,7 +197,7 @@ mod tests {
             Ok(vec!["a".to_owned(), "b".to_owned()])
         );
         assert!(csv("a,,b").is_err());
-        assert!(csv("").is_err());
+        assert!(csv(" ").unwrap().is_empty());
         assert_eq!(ratio("0.5"), Ok(0.5));
         assert!(ratio("NaN").is_err() && ratio("-1").is_err() && ratio("inf").is_err());
         assert_eq!(count("3"), Ok(3));

@@ -78,6 +78,10 @@ fn row(page: &mut String, argument: &Arg) {
         .map_or_else(String::new, |help| {
             help.to_string().replace("\n\n", " ").replace('\n', " ")
         });
+    // clap takes the full stop off a help text of one paragraph.
+    if !meaning.is_empty() && !meaning.ends_with(['.', '!', '?', ':']) {
+        meaning.push('.');
+    }
     let choices: Vec<String> = argument
         .get_possible_values()
         .iter()

@@ -1,6 +1,7 @@
 //! Settings of a server process.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nimbus_config::{seconds_or_text, secret, text};
@@ -69,7 +70,7 @@ pub(crate) struct ListenArgs {
 
     /// How long running requests may take to end after the first signal to stop.
     #[arg(long, env = "NIMBUS_STOP_TIMEOUT", default_value = "12s", value_name = "TIME", value_parser = seconds_or_text)]
-    pub(crate) stop_timeout: std::time::Duration,
+    pub(crate) stop_timeout: Duration,
 }
 
 /// Where the data is.
@@ -138,7 +139,7 @@ pub(crate) struct BusArgs {
 }
 
 /// The cluster that machines are made in.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ProxmoxArgs {
     /// Any node of the cluster: https://pve1.example.org:8006. A bare name gets https and port 8006.
     #[arg(long, env = "PROXMOX_HOST", value_name = "URL", value_parser = host)]
@@ -163,6 +164,10 @@ pub(crate) struct ProxmoxArgs {
     /// Do not check the cluster's certificate: whoever answers for the host gets the token.
     #[arg(long, env = "PROXMOX_INSECURE", value_parser = nimbus_config::flag)]
     pub(crate) proxmox_insecure: bool,
+
+    /// Longest time for one request. Proxmox VE gives a request that one node passes on to another 30 s.
+    #[arg(long, env = "NIMBUS_PVE_REQUEST_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = seconds_or_text)]
+    pub(crate) pve_request_timeout: Duration,
 }
 
 fn host(text: &str) -> Result<Url, String> {

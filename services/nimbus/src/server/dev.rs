@@ -90,6 +90,8 @@ pub(crate) async fn dev(args: DevArgs, defaults: Defaults) -> Outcome {
     server.ippool.pool_start.get_or_insert(POOL.0);
     server.ippool.pool_end.get_or_insert(POOL.1);
     server.ippool.gateway.get_or_insert(GATEWAY);
+    // Nobody lives at the addresses of simulated machines, and what does in this network is not ours to dial.
+    server.provisioner.ready_ssh_probe = false;
     if args.demo && defaults.log {
         // The log would be written across the progress display.
         "warn".clone_into(&mut server.telemetry.log);
@@ -102,7 +104,10 @@ pub(crate) async fn dev(args: DevArgs, defaults: Defaults) -> Outcome {
         })?),
         proxmox_token_id: Some(sim.token_id.clone()),
         proxmox_token_secret: Some(sim.token_secret.clone()),
-        ..ProxmoxArgs::default()
+        proxmox_ca_file: None,
+        proxmox_fingerprint: None,
+        proxmox_insecure: false,
+        pve_request_timeout: server.proxmox.pve_request_timeout,
     };
     let plan = Plan::new(server, Service::ALL.to_vec()).note(format!(
         "The cluster and its machines are simulated, {} nodes.",

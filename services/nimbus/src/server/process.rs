@@ -112,8 +112,11 @@ impl Running {
         args.ippool
             .validate()
             .map_err(|error| Problem::usage("the address pool cannot be used").because(&error))?;
-        boot::data_dir(&args.data.data_dir)?;
+        let embeds = args.bus.nats_url.is_none();
         let stateful = services.iter().any(|service| *service != Service::Gateway);
+        if stateful || embeds {
+            boot::data_dir(&args.data.data_dir)?;
+        }
         let database = if stateful {
             Some(boot::database(&args.data).await?)
         } else {
@@ -228,10 +231,12 @@ impl Running {
                     .join(", "),
             ),
         }
-        line(
-            "Data",
-            &format!("{}, {}", self.args.data.data_dir, self.args.data.database()),
-        );
+        if self.database.is_some() {
+            line(
+                "Data",
+                &format!("{}, {}", self.args.data.data_dir, self.args.data.database()),
+            );
+        }
         line("Bus", &self.ground.describe());
         let needs_cluster = services
             .iter()

@@ -26,6 +26,7 @@ pub(crate) fn cluster(args: &ServerArgs) -> Outcome<Cluster> {
         (Some(url), Some(id), Some(secret)) => {
             let mut config = ProxmoxConfig::new(url.clone(), id.clone(), secret.clone());
             config.tls = tls(proxmox);
+            config.request_timeout = proxmox.pve_request_timeout;
             let client = Client::new(config).map_err(|error| {
                 Problem::usage("the settings of the Proxmox cluster cannot be used").because(&error)
             })?;
