@@ -195,12 +195,6 @@ impl Bus {
         self.inner.link.slow_consumers()
     }
 
-    /// Whether the server has refused this subject to this connection.
-    #[must_use]
-    pub fn was_refused(&self, subject: &str) -> bool {
-        self.inner.link.refused_since(0, subject)
-    }
-
     /// The client underneath, for subjects that have no type here: raw byte channels, logs.
     #[must_use]
     pub fn client(&self) -> &Client {

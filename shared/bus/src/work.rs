@@ -8,12 +8,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, StatusCode, Subject};
+use async_nats::{HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use nimbus_errors::{Code, Fault};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, info_span, warn};
@@ -22,6 +24,7 @@ use crate::bus::Bus;
 use crate::error::BusError;
 use crate::exchange::{Question, Repeat};
 use crate::jetstream::{Delivery, STORAGE_LIMIT, Stored, WORKERS, nanos, work_stream};
+use crate::link::LinkState;
 use crate::method::Work;
 use crate::{header, trace, wire};
 
@@ -138,18 +141,14 @@ impl Bus {
         F: Fn(W::Item, Progress) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Done, Fault>> + Send + 'static,
     {
+        let Ok(mut puller) = Puller::new(self, W::QUEUE).await else {
+            return;
+        };
         while !stop.is_cancelled() {
-            let mut pull = Box::pin(self.clone().pull(W::QUEUE));
             let pulled = tokio::select! {
-                pulled = &mut pull => pulled,
+                pulled = puller.next() => pulled,
                 () = stop.cancelled() => {
-                    // An item may be on its way: it goes back at once rather than after ACK_WAIT.
-                    let bus = self.clone();
-                    tokio::spawn(async move {
-                        if let Ok(Some(Message { reply: Some(reply), .. })) = pull.await {
-                            let _ = bus.send(reply, None, Bytes::from_static(b"-NAK")).await;
-                        }
-                    });
+                    tokio::spawn(puller.give_back());
                     return;
                 }
             };
@@ -176,28 +175,6 @@ impl Bus {
                     }
                 }
             }
-        }
-    }
-
-    /// One item, or none within the time that a request stands.
-    async fn pull(self, queue: &'static str) -> Result<Option<Message>, BusError> {
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{WORKERS}", work_stream(queue));
-        let question = Question {
-            subject: subject.as_str().into(),
-            headers: HeaderMap::new(),
-            payload: Bytes::from(json!({ "batch": 1, "expires": nanos(EXPIRES) }).to_string()),
-            repeat: Repeat::Reconnect,
-            limit: EXPIRES + EXPIRES_GRACE,
-        };
-        let message = self.ask(&question).await?;
-        match message.status {
-            None => Ok(Some(message)),
-            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(BusError::Storage {
-                subject,
-                code: u64::from(status.as_u16()),
-                description: message.description.unwrap_or_default(),
-            }),
         }
     }
 
@@ -266,6 +243,102 @@ impl Bus {
                 "an item of {} will be delivered again, its acknowledgement failed: {error}",
                 W::QUEUE
             );
+        }
+    }
+}
+
+/// Takes items, one at a time.
+///
+/// Over a subscription of its own: what a consumer delivers carries the queue's subject, so the
+/// client's shared inbox for answers would not know whose it is.
+struct Puller {
+    bus: Bus,
+    subject: String,
+    inbox: String,
+    messages: Subscriber,
+    link: watch::Receiver<LinkState>,
+}
+
+impl Puller {
+    async fn new(bus: &Bus, queue: &str) -> Result<Self, BusError> {
+        let inbox = bus.inner.client.new_inbox();
+        let messages = bus
+            .inner
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|_| BusError::Closed)?;
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{WORKERS}", work_stream(queue));
+        Ok(Self {
+            bus: bus.clone(),
+            subject,
+            inbox,
+            messages,
+            link: bus.inner.link.watch(),
+        })
+    }
+
+    /// One item, or none within the time that a request stands.
+    async fn next(&mut self) -> Result<Option<Message>, BusError> {
+        let seen = *self.link.borrow_and_update();
+        let mut asked_in = if seen.connected {
+            seen.connects
+        } else {
+            seen.connects + 1
+        };
+        self.ask().await?;
+        let end = Instant::now() + EXPIRES + EXPIRES_GRACE;
+        let message = loop {
+            tokio::select! {
+                biased;
+                message = self.messages.next() => break message.ok_or(BusError::Closed)?,
+                changed = self.link.changed() => {
+                    changed.map_err(|_| BusError::Closed)?;
+                    let now = *self.link.borrow_and_update();
+                    if self.bus.inner.link.refused_since(seen.refusals, &self.subject) {
+                        return Err(BusError::Permission { name: self.bus.name().to_owned(), subject: self.subject.clone() });
+                    }
+                    if now.connected && now.connects > asked_in {
+                        asked_in = now.connects;
+                        self.ask().await?;
+                    }
+                }
+                () = tokio::time::sleep_until(end) => return Ok(None),
+            }
+        };
+        match message.status {
+            None => Ok(Some(message)),
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(BusError::Storage {
+                subject: self.subject.clone(),
+                code: u64::from(status.as_u16()),
+                description: message.description.unwrap_or_default(),
+            }),
+        }
+    }
+
+    async fn ask(&self) -> Result<(), BusError> {
+        let request = Bytes::from(json!({ "batch": 1, "expires": nanos(EXPIRES) }).to_string());
+        let sent = self
+            .bus
+            .inner
+            .client
+            .publish_with_reply(self.subject.clone(), self.inbox.clone(), request)
+            .await;
+        sent.map_err(|_| BusError::Closed)
+    }
+
+    /// Puts back an item that may be on its way, at once rather than after the worker's silence.
+    async fn give_back(mut self) {
+        let late = tokio::time::timeout(EXPIRES, self.messages.next()).await;
+        if let Ok(Some(Message {
+            reply: Some(reply),
+            status: None,
+            ..
+        })) = late
+        {
+            // Fails only with the connection, and then the silence does the same.
+            let _ = self.bus.send(reply, None, Bytes::from_static(b"-NAK")).await;
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        crate::tracing::record();
         let dir = camino_tempfile::tempdir().unwrap();
         let authority = Authority::open(dir.path().join("bus")).unwrap();
         let nats = start(&dir, &authority).await;
@@ -158,8 +159,6 @@ method!(/// For signed-in people.
     Mine, "sums", "mine", 5_000, Read, User, u32, String);
 method!(/// For administrators.
     Admin, "sums", "admin", 5_000, Read, Admin, u32, u32);
-method!(/// What ippool serves.
-    Reserve, "ippool", "reserve", 3_000, SameKey, Service, u32, u32);
 method!(/// What auth serves.
     Login, "auth", "login", 3_000, Never, Service, String, String);
 

@@ -1,0 +1,114 @@
+//! An external server: TLS, credentials from files.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use camino::Utf8Path;
+use nimbus_bus::{
+    Bus, BusError, ConnectOptions, Credential, Grants, ServerConfigOptions, ServerTls, service_user,
+};
+use nimbus_model::Clock;
+
+use crate::world::*;
+
+struct External {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for External {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a server as an operator would, from a file and with a configuration file.
+fn external(dir: &Utf8Path, program: &Utf8Path, config: &str) -> External {
+    let path = dir.join("external.conf");
+    std::fs::write(&path, config).unwrap();
+    let mut process = Command::new(program)
+        .arg("-c")
+        .arg(path)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let port = lines
+        .find_map(|line| {
+            line.split_once("Listening for client connections on ")?
+                .1
+                .rsplit_once(':')?
+                .1
+                .parse()
+                .ok()
+        })
+        .expect("the server should say where it listens");
+    // Its log must be read on, or it blocks.
+    std::thread::spawn(move || lines.for_each(drop));
+    External { process, port }
+}
+
+/// The embedded program, as a file.
+fn program(world: &World) -> camino::Utf8PathBuf {
+    let path = world.dir.path().join("nats-server");
+    std::fs::copy(format!("/proc/{}/exe", world.nats.pid().unwrap()), &path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn an_external_server_is_used_over_tls_with_credentials_from_files() {
+    let world = World::start().await;
+    let dir = world.dir.path();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&cert_file, certified.cert.pem()).unwrap();
+    std::fs::write(&key_file, certified.signing_key.serialize_pem()).unwrap();
+    let options = ServerConfigOptions {
+        tls: Some(ServerTls {
+            cert_file: cert_file.clone(),
+            key_file,
+        }),
+        sync_always: true,
+        ..ServerConfigOptions::new("127.0.0.1:-1", dir.join("external"))
+    };
+    let external = external(dir, &program(&world), &world.authority.server_config(&options));
+
+    let grants = Grants::default().serving("sums").calling::<Double>();
+    let creds = dir.join("sums.creds");
+    world
+        .authority
+        .mint(&service_user("sums", &grants))
+        .to_creds_file(&creds)
+        .unwrap();
+    assert_eq!(
+        std::fs::metadata(&creds).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let connect = |ca_file| ConnectOptions {
+        url: format!("tls://localhost:{}", external.port),
+        name: "sums".into(),
+        credential: Some(Credential::from_creds_file(&creds).unwrap()),
+        ca_file,
+        clock: Clock::system(),
+    };
+    let bus = Bus::connect(connect(Some(cert_file))).await.unwrap();
+    let _serving = bus
+        .serve("sums", "1.0.0", "Sums")
+        .method::<Double, _, _>(|call| async move { Ok(call.request * 2) })
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(bus.call::<Double>(&4).await.unwrap(), 8);
+    assert!(bus.client().server_info().tls_required);
+
+    let error = Bus::connect(connect(None)).await.unwrap_err();
+    assert!(
+        matches!(error, BusError::Connect { .. }),
+        "a certificate of nobody was believed: {error}"
+    );
+}
