@@ -139,6 +139,67 @@ mod tests {
         );
     }
 
+    fn page() -> String {
+        use std::fmt::Write;
+        let mut page = String::from(
+            "# Methods of the bus\n\nGenerated from `proto` by `make generate`. Requests and replies are postcard; `proto/bus.json` pins their bytes.\n\n\
+             | Subject | Limit | Repeat | For | Request | Reply |\n|---|---|---|---|---|---|\n",
+        );
+        let short = |name: &str| {
+            let mut out = String::new();
+            for part in name.split_inclusive(['<', '>', ',', '(', ')', ' ']) {
+                out.push_str(part.rsplit("::").next().unwrap_or(part));
+            }
+            out
+        };
+        for method in methods() {
+            let _ = writeln!(
+                page,
+                "| `{}` | {} ms | {} | {} | `{}` | `{}` |",
+                method.subject,
+                method.timeout_ms,
+                method.retry,
+                method.access,
+                short(method.request),
+                short(method.reply)
+            );
+        }
+        page.push_str("\n## Who may call what\n\n| Service | Serves | Calls | Publishes | Listens to |\n|---|---|---|---|---|\n");
+        for service in crate::grants::SERVICES {
+            let grants = crate::grants::of(service).expect("listed services have grants");
+            let list = |items: &[String]| {
+                items
+                    .iter()
+                    .map(|item| format!("`{item}`"))
+                    .collect::<Vec<_>>()
+                    .join("<br>")
+            };
+            let _ = writeln!(
+                page,
+                "| {service} | {} | {} | {} | {} |",
+                list(&grants.serves),
+                list(&grants.calls),
+                list(&grants.events_publish),
+                list(&grants.events_subscribe)
+            );
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_the_bus_is_checked_in() {
+        let now = page();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bus.md");
+        if std::env::var_os("NIMBUS_GENERATE").is_some() {
+            std::fs::write(&path, &now).expect("the source tree is writable");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == now,
+            "docs/bus.md is not what the code says: run `make generate`"
+        );
+    }
+
     #[test]
     fn subjects_are_unique() {
         let mut subjects: Vec<_> = methods().into_iter().map(|m| m.subject).collect();

@@ -34,3 +34,20 @@ pub fn catalog_page() -> String {
     }
     page
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_of_the_catalogue_is_checked_in() {
+        let now = super::catalog_page();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+        if std::env::var_os("NIMBUS_GENERATE").is_some() {
+            std::fs::write(&path, &now).expect("the source tree is writable");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == now,
+            "docs/errors.md is not what the code says: run `make generate`"
+        );
+    }
+}
