@@ -110,6 +110,13 @@ pub enum ProxmoxError {
         #[source]
         source: reqwest::Error,
     },
+    /// The certificate is not the one expected, or nobody we trust signed it.
+    #[error("the certificate of proxmox is not trusted")]
+    Untrusted {
+        /// What is wrong with it.
+        #[source]
+        source: reqwest::Error,
+    },
     /// No answer in time. The work may go on.
     #[error("proxmox did not answer {call} in time")]
     Timeout {
@@ -231,9 +238,10 @@ impl Coded for ProxmoxError {
             Self::Locked { .. } | Self::Unquorate { .. } | Self::AgentNotReady { .. } => {
                 Code::MachineProxmoxBusy
             }
-            Self::NodeUnreachable { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => {
-                Code::MachineProxmoxUnreachable
-            }
+            Self::NodeUnreachable { .. }
+            | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::Timeout { .. } => Code::MachineProxmoxUnreachable,
             Self::TaskFailed { .. } | Self::TaskTimeout { .. } => Code::MachineProxmoxTaskFailed,
             Self::Garbage { .. } => Code::MachineProxmoxProtocol,
             Self::Config { .. }

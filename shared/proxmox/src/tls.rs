@@ -51,6 +51,18 @@ pub(crate) fn apply(
     })
 }
 
+/// Whether a request failed because of the peer's certificate, which no repetition helps.
+pub(crate) fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return matches!(tls, rustls::Error::InvalidCertificate(_));
+    }
+    // An I/O error hides what it wraps from `source`.
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().is_some_and(|inner| is_distrust(inner)),
+        None => error.source().is_some_and(is_distrust),
+    }
+}
+
 fn fingerprint(text: &str) -> Result<[u8; 32], ProxmoxError> {
     let digits: String = text.trim().chars().filter(|c| *c != ':').collect();
     let mut bytes = [0; 32];

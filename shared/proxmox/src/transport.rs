@@ -172,7 +172,7 @@ impl Transport {
     async fn once<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ProxmoxError> {
         let span = tracing::info_span!(
             "pve", method = %call.method, path = call.template, node = call.node,
-            status = field::Empty, duration_ms = field::Empty, otel.kind = "client",
+            status = field::Empty, duration_ms = field::Empty, error = field::Empty, otel.kind = "client",
         );
         async {
             let started = Instant::now();
@@ -180,7 +180,7 @@ impl Transport {
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             Span::current().record("duration_ms", millis);
             if let Err(error) = &result {
-                tracing::debug!(error = %error, "call failed");
+                Span::current().record("error", field::display(error));
             }
             result
         }
@@ -229,6 +229,10 @@ impl Transport {
 fn broken(call: &Call, error: reqwest::Error) -> ProxmoxError {
     if error.is_timeout() {
         ProxmoxError::Timeout { call: call.name() }
+    } else if tls::is_distrust(&error) {
+        ProxmoxError::Untrusted {
+            source: error.without_url(),
+        }
     } else {
         ProxmoxError::Unreachable {
             source: error.without_url(),
