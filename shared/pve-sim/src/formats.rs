@@ -203,10 +203,13 @@ pub(crate) fn network_device(value: &str) -> Result<(), String> {
 
 pub(crate) fn memory(value: &str) -> Result<(), String> {
     let number = value.strip_prefix("current=").unwrap_or(value);
-    if number.parse::<u64>().is_ok_and(|mib| mib >= 16) {
+    if number
+        .parse::<u64>()
+        .is_ok_and(|mib| (16..=crate::guest::MAX_MEMORY).contains(&mib))
+    {
         Ok(())
     } else {
-        Err("format error\ncurrent: value must have a minimum value of 16".to_owned())
+        Err("format error\ncurrent: value must be from 16 to 4178944".to_owned())
     }
 }
 

@@ -102,6 +102,7 @@ impl Guest {
             .unwrap_or(text)
             .parse::<u64>()
             .unwrap_or(512)
+            .min(MAX_MEMORY)
             << 20
     }
 
@@ -262,7 +263,11 @@ impl Guest {
             })
             .unwrap_or(0);
         // "0" with import-from takes the image's size; the simulated images are all as large as Ubuntu's.
-        let size = if gib == 0 { CLOUD_IMAGE } else { gib << 30 };
+        let size = if gib == 0 {
+            CLOUD_IMAGE
+        } else {
+            gib.min(MAX_DISK >> 30) << 30
+        };
         let keep = |key: &&(&str, &str)| !matches!(key.0, "file" | "import-from" | "size" | "");
         let parts = formats::props(value, "");
         let rest: String = parts
@@ -289,6 +294,12 @@ impl Guest {
         })
     }
 }
+
+/// Most MiB a machine can have.
+pub(crate) const MAX_MEMORY: u64 = 4_178_944;
+
+/// Largest disk, in bytes: more than any storage here has.
+pub(crate) const MAX_DISK: u64 = 128 << 40;
 
 /// Bytes of an unpacked cloud image (Ubuntu 24.04's is 3.5 GiB).
 pub(crate) const CLOUD_IMAGE: u64 = 3584 << 20;

@@ -111,6 +111,9 @@ fn refusal(error: &ApiError) -> Answer {
 
 async fn pause(sim: &Sim, step: Option<Step>) {
     let Some(step) = step else { return };
+    if sim.is_manual() {
+        return;
+    }
     let millis = sim.with_world(|world| world.timing.fixed(step));
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
@@ -265,6 +268,12 @@ fn check(sim: &Sim, route: &Route, values: Vec<(String, String)>, raw: Raw) -> R
                 )));
             }
         }
+    }
+    if route.method != "GET"
+        && route.template != "/access/ticket"
+        && !sim.with_world(|world| world.has_quorum())
+    {
+        return Err(ApiError::died("cluster not ready - no quorum?"));
     }
     let path = Params::check(Raw(values), &[calls::PATH]);
     let rest = Params::check(raw, route.params);

@@ -37,6 +37,8 @@
 //!                          control ─┴───────────────────────────┘
 //! ```
 
+#[cfg(test)]
+mod anything;
 mod args;
 mod auth;
 mod calls;

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::server::conn::http1;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -21,7 +23,7 @@ use crate::auth::Credentials;
 use crate::faults::Fault;
 use crate::http::{self, Peer};
 use crate::seed::{self, Plan};
-use crate::sim::{ControlError, Exchange, ForeignGuest, Observer, Sim};
+use crate::sim::{Clock, ControlError, Exchange, ForeignGuest, Observer, Sim};
 use crate::state;
 use crate::timing::Timing;
 use crate::world::World;
@@ -77,6 +79,7 @@ pub struct SimBuilder {
     password: Option<SecretString>,
     tls: bool,
     stale_resources: bool,
+    manual: bool,
     foreign_guests: bool,
     foreign_addresses: Vec<String>,
     state: Option<PathBuf>,
@@ -101,6 +104,7 @@ impl Simulator {
             password: None,
             tls: false,
             stale_resources: true,
+            manual: false,
             foreign_guests: true,
             foreign_addresses: vec!["10.77.0.10/24".to_owned(), "10.77.0.11/24".to_owned()],
             state: None,
@@ -164,6 +168,13 @@ impl SimBuilder {
     #[must_use]
     pub fn stale_resources(mut self, stale: bool) -> Self {
         self.stale_resources = stale;
+        self
+    }
+
+    /// Time stands still until [`RunningSim::pass`]; the API's own waits are left out.
+    #[must_use]
+    pub fn manual_clock(mut self) -> Self {
+        self.manual = true;
         self
     }
 
@@ -231,7 +242,12 @@ impl SimBuilder {
             password: self.password.clone(),
             key: rand::random(),
         };
-        let sim = Arc::new(Sim::new(world, credentials, self.observer.clone()));
+        let clock = if self.manual {
+            Clock::Manual(AtomicU64::new(1))
+        } else {
+            Clock::Real(Instant::now())
+        };
+        let sim = Arc::new(Sim::new(world, credentials, self.observer.clone(), clock));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (tls, fingerprint) = acceptor.unzip();
@@ -322,6 +338,11 @@ impl std::fmt::Debug for RunningSim {
 }
 
 impl RunningSim {
+    /// Lets time pass under a manual clock: everything due until then happens now.
+    pub fn pass(&self, time: Duration) {
+        self.sim.pass(time);
+    }
+
     /// Orders a fault.
     pub fn inject(&self, fault: Fault) {
         self.sim.add_fault(fault);

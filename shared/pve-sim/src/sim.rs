@@ -1,7 +1,10 @@
 //! The simulator: a cluster behind a lock, faults, counters, and what tests and demonstrations do to it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,7 +39,26 @@ pub(crate) struct Sim {
     requests: Mutex<BTreeMap<String, u64>>,
     pub(crate) credentials: Credentials,
     pub(crate) observer: Option<Observer>,
-    started: Instant,
+    clock: Clock,
+}
+
+/// Where the time comes from.
+pub(crate) enum Clock {
+    Real(Instant),
+    /// Milliseconds.
+    Manual(AtomicU64),
+}
+
+impl Clock {
+    fn now(&self) -> u64 {
+        // From 1 on: 0 is for what was there before the simulator.
+        match self {
+            Self::Real(started) => u64::try_from(started.elapsed().as_millis())
+                .unwrap_or(u64::MAX)
+                .saturating_add(1),
+            Self::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// A guest that nobody asked the API for: somebody made it by hand.
@@ -122,25 +144,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sim {
-    pub(crate) fn new(world: World, credentials: Credentials, observer: Option<Observer>) -> Self {
+    pub(crate) fn new(
+        world: World,
+        credentials: Credentials,
+        observer: Option<Observer>,
+        clock: Clock,
+    ) -> Self {
         Self {
             world: Mutex::new(world),
             faults: Mutex::default(),
             requests: Mutex::default(),
             credentials,
             observer,
-            started: Instant::now(),
+            clock,
         }
     }
 
     /// Works on the cluster as it is now. What becomes due at once has happened when this returns.
     pub(crate) fn with_world<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = self.clock.now();
         let mut world = lock(&self.world);
         world.advance(now);
         let result = work(&mut world);
         world.advance(now);
         result
+    }
+
+    /// Whether time passes only when somebody says so.
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(self.clock, Clock::Manual(_))
+    }
+
+    /// Lets time pass, if it does not pass by itself.
+    pub(crate) fn pass(&self, time: Duration) {
+        if let Clock::Manual(now) = &self.clock {
+            now.fetch_add(
+                u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+                Ordering::Relaxed,
+            );
+        }
+        self.with_world(|_| ());
     }
 
     pub(crate) fn count(&self, method: &str, template: &str) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::formats;
-use crate::guest::{CLOUD_IMAGE, Guest, GuestKind};
+use crate::guest::{CLOUD_IMAGE, Guest, GuestKind, MAX_DISK};
 use crate::options::{Change, is_drive};
 use crate::timing::Step;
 use crate::world::{Due, File, World};
@@ -559,6 +559,9 @@ fn check_resize(guest: &Guest, disk: &str, size: &str) -> Begun {
     match sizes(guest, disk, size) {
         Some((wanted, now)) if wanted < now => Begun::Fails("shrinking disks is not supported".to_owned()),
         Some((wanted, now)) if wanted == now => Begun::Nothing,
+        Some((wanted, _)) if wanted > MAX_DISK => {
+            Begun::Fails("lvextend error: insufficient free space".to_owned())
+        }
         Some(_) => Begun::Works,
         None => Begun::Fails(format!("unable to parse size '{size}'")),
     }

@@ -142,6 +142,11 @@ impl World {
         self.epoch + self.now / 1000
     }
 
+    /// Whether more than half of the nodes are up; without that nothing can be changed.
+    pub(crate) fn has_quorum(&self) -> bool {
+        self.nodes.iter().filter(|node| node.online).count() * 2 > self.nodes.len()
+    }
+
     pub(crate) fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
     }
@@ -171,7 +176,7 @@ impl World {
                 .iter()
                 .filter(|file| file.node == node.name)
                 .map(|file| file.size)
-                .sum();
+                .fold(0, u64::saturating_add);
             return 8 * GIB + files;
         }
         let prefix = format!("{storage}:");
@@ -182,8 +187,8 @@ impl World {
             .flat_map(Guest::disks)
             .filter(|(_, volume, _)| volume.starts_with(&prefix))
             .map(|(_, _, size)| size)
-            .sum();
-        node.own_disk + guests
+            .fold(0, u64::saturating_add);
+        node.own_disk.saturating_add(guests)
     }
 
     /// Bytes of a storage.
@@ -194,14 +199,24 @@ impl World {
     /// Bytes of memory in use on a node.
     pub(crate) fn memory_used(&self, node: &Node) -> u64 {
         let running = |guest: &&Guest| guest.node == node.name && guest.boot.is_some();
-        let guests: u64 = self.guests.values().filter(running).map(Guest::memory).sum();
-        (node.own_mem + guests).min(node.maxmem)
+        let guests: u64 = self
+            .guests
+            .values()
+            .filter(running)
+            .map(Guest::memory)
+            .fold(0, u64::saturating_add);
+        node.own_mem.saturating_add(guests).min(node.maxmem)
     }
 
     /// Load of a node: what it had, and a fiftieth of a processor for each one of the guests made later.
     pub(crate) fn load(&self, node: &Node) -> f64 {
         let ours = |guest: &&Guest| guest.node == node.name && guest.boot.is_some() && !guest.foreign;
-        let cpus: u64 = self.guests.values().filter(ours).map(Guest::cpus).sum();
+        let cpus: u64 = self
+            .guests
+            .values()
+            .filter(ours)
+            .map(Guest::cpus)
+            .fold(0, u64::saturating_add);
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
         let threads = u32::try_from(node.maxcpu).unwrap_or(1).max(1);
         (node.load + 0.02 * f64::from(cpus) / f64::from(threads)).min(1.0)

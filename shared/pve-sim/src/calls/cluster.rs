@@ -23,10 +23,9 @@ pub(super) fn status(call: &mut Call<'_>) -> Result<Value, ApiError> {
     // A lone node has no cluster row.
     if world.nodes.len() > 1 {
         let count = world.nodes.len();
-        let online = world.nodes.iter().filter(|node| node.online).count();
         rows.push(json!({
             "type": "cluster", "id": "cluster", "name": NAME, "version": count, "nodes": count,
-            "quorate": u8::from(online * 2 > count),
+            "quorate": u8::from(world.has_quorum()),
         }));
     }
     for (number, node) in world.nodes.iter().enumerate() {

@@ -72,24 +72,64 @@ async fn numbers_that_are_taken() {
 
 #[tokio::test]
 async fn two_clones_that_want_one_number() {
-    let (_sim, client) = start(immediate().latency_scale(0.02)).await;
-    let (spec_a, spec_b) = (spec(100, "a"), spec(100, "b"));
-    let (a, b) = tokio::join!(
-        client.clone_vm("pve1", vmid(TEMPLATE), &spec_a),
-        client.clone_vm("pve1", vmid(TEMPLATE), &spec_b)
+    let (sim, client) = start(immediate().latency_scale(1.0).manual_clock()).await;
+    let clone = async |name: &str| client.clone_vm("pve1", vmid(TEMPLATE), &spec(100, name)).await;
+    // Neither worker has started when both calls are answered.
+    let (first, second) = (clone("a").await.unwrap(), clone("b").await.unwrap());
+    sim.pass(std::time::Duration::from_secs(60));
+    wait(&client, &first).await.unwrap();
+    let error = wait(&client, &second).await.unwrap_err();
+    assert!(matches!(error, E::AlreadyExists { .. }), "{error}");
+    assert_eq!(
+        client.vm_config("pve1", vmid(100)).await.unwrap().name(),
+        Some("a")
     );
-    let mut good = 0;
-    for upid in [a, b] {
-        let end = match upid {
-            Ok(upid) => wait(&client, &upid).await.map(drop),
-            Err(error) => Err(error),
-        };
-        match end {
-            Ok(()) => good += 1,
-            Err(error) => assert!(matches!(error, E::AlreadyExists { .. }), "{error}"),
-        }
-    }
-    assert_eq!(good, 1);
+}
+
+#[tokio::test]
+async fn jobs_on_one_machine_wait_for_each_other() {
+    let (sim, client) = start(immediate().latency_scale(1.0).manual_clock()).await;
+    let clone = client
+        .clone_vm("pve1", vmid(TEMPLATE), &spec(100, "a"))
+        .await
+        .unwrap();
+    sim.pass(std::time::Duration::from_secs(60));
+    wait(&client, &clone).await.unwrap();
+    let patch = ConfigPatch::new().set("cores", 2);
+    let config = client
+        .set_config("pve1", vmid(100), &patch)
+        .await
+        .unwrap()
+        .unwrap();
+    let started = client.power("pve1", vmid(100), PowerOp::Start).await.unwrap();
+    sim.pass(std::time::Duration::from_millis(1000));
+    assert_eq!(
+        client.task_status(&config).await.unwrap().exitstatus.as_deref(),
+        Some("OK")
+    );
+    assert_eq!(client.task_status(&started).await.unwrap().status, "running");
+    sim.pass(std::time::Duration::from_secs(5));
+    assert_eq!(wait(&client, &started).await.unwrap(), TaskOutcome::Ok);
+    assert_eq!(
+        client.vm_current("pve1", vmid(100)).await.unwrap().cpus,
+        Some(2.0)
+    );
+}
+
+#[tokio::test]
+async fn no_quorum() {
+    let (sim, client) = start(immediate()).await;
+    sim.set_online("pve2", false).unwrap();
+    sim.set_online("pve3", false).unwrap();
+    assert!(client.cluster_vms().await.is_ok(), "reading goes on");
+    let error = client
+        .clone_vm("pve1", vmid(TEMPLATE), &spec(100, "a"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, E::Unquorate { .. }) && error.is_transient(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -125,25 +165,25 @@ async fn locks() {
 
 #[tokio::test]
 async fn a_clone_is_locked_until_it_is_whole() {
-    let (_sim, client) = start(immediate().latency_scale(0.05)).await;
+    let (sim, client) = start(immediate().latency_scale(1.0).manual_clock()).await;
     let upid = client
         .clone_vm("pve1", vmid(TEMPLATE), &spec(100, "x"))
         .await
         .unwrap();
-    // The config appears when the worker has started.
-    let config = loop {
-        match client.vm_config("pve1", vmid(100)).await {
-            Ok(config) => break config,
-            Err(E::NotFound { .. }) => {}
-            Err(other) => panic!("{other}"),
-        }
-    };
+    let before = client.vm_config("pve1", vmid(100)).await.unwrap_err();
+    assert!(
+        matches!(before, E::NotFound { .. }),
+        "the config appears when the worker has started: {before}"
+    );
+    sim.pass(std::time::Duration::from_secs(1));
+    let config = client.vm_config("pve1", vmid(100)).await.unwrap();
     assert_eq!(config.lock(), Some("clone"));
     let early = client
         .set_config("pve1", vmid(100), &ConfigPatch::new().set("cores", 2))
         .await
         .unwrap_err();
     assert!(matches!(early, E::Locked { .. }), "{early}");
+    sim.pass(std::time::Duration::from_secs(30));
     wait(&client, &upid).await.unwrap();
     assert_eq!(client.vm_config("pve1", vmid(100)).await.unwrap().lock(), None);
 }

@@ -197,7 +197,7 @@ async fn waiting_goes_on_over_every_kind_of_trouble() {
 
 #[tokio::test]
 async fn a_task_past_its_deadline() {
-    let (_sim, client) = start(immediate().latency_scale(100.0)).await;
+    let (_sim, client) = start(immediate().latency_scale(1.0).manual_clock()).await;
     let upid = client
         .clone_vm("pve1", vmid(TEMPLATE), &spec(100, "x"))
         .await
@@ -234,31 +234,44 @@ async fn an_agent_that_never_comes() {
 
 #[tokio::test]
 async fn the_agent_comes_up_a_while_after_the_boot() {
-    // An agent after 150 ms, a probe of one that is not there in 30 ms.
-    let (_sim, client) = start(immediate().latency_scale(0.01)).await;
-    let vm = running(&client, 100).await;
-    let mut refused = 0;
-    let interfaces = loop {
-        match client.agent_interfaces("pve1", vm).await {
-            Ok(interfaces)
-                if interfaces
-                    .iter()
-                    .any(|i| !i.is_loopback() && i.addresses.len() > 1) =>
-            {
-                break interfaces;
-            }
-            Ok(_) => {}
-            Err(E::AgentNotReady { .. }) => refused += 1,
-            Err(other) => panic!("{other}"),
-        }
+    let (sim, client) = start(immediate().latency_scale(1.0).manual_clock()).await;
+    let step = async |upid: nimbus_proxmox::Upid| {
+        sim.pass(Duration::from_secs(30));
+        wait(&client, &upid).await.unwrap();
     };
-    assert!(refused > 0);
-    assert!(
-        interfaces
+    let vm = vmid(100);
+    step(
+        client
+            .clone_vm("pve1", vmid(TEMPLATE), &spec(100, "x"))
+            .await
+            .unwrap(),
+    )
+    .await;
+    let patch = nimbus_proxmox::ConfigPatch::new().set("ipconfig0", "ip=10.77.0.60/24,gw=10.77.0.1");
+    step(client.set_config("pve1", vm, &patch).await.unwrap().unwrap()).await;
+    let upid = client.power("pve1", vm, PowerOp::Start).await.unwrap();
+    sim.pass(Duration::from_secs(4));
+    wait(&client, &upid).await.unwrap();
+    let addresses = async || {
+        let interfaces = client.agent_interfaces("pve1", vm).await?;
+        let outside = interfaces
             .iter()
-            .flat_map(|i| &i.addresses)
-            .any(|a| a.ip.to_string() == "10.77.0.60")
-    );
+            .filter(|i| !i.is_loopback())
+            .flat_map(|i| &i.addresses);
+        Ok::<_, E>(
+            outside
+                .filter(|a| a.ip.is_ipv4())
+                .map(|a| a.ip.to_string())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let early = addresses().await.unwrap_err();
+    assert!(matches!(early, E::AgentNotReady { .. }), "{early}");
+    // The agent takes 13.5 to 16.5 s, the address another one.
+    sim.pass(Duration::from_secs(11));
+    assert!(addresses().await.is_err());
+    sim.pass(Duration::from_secs(7));
+    assert_eq!(addresses().await.unwrap(), ["10.77.0.60"]);
 }
 
 #[tokio::test]

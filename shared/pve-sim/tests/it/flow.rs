@@ -4,7 +4,7 @@ use nimbus_proxmox::{
     Client, ClusterVm, ConfigPatch, DownloadSpec, GuestKind, PowerOp, TaskFilter, TaskOutcome, VmConfig,
     encode_sshkeys,
 };
-use nimbus_pve_sim::{ForeignGuest, Simulator};
+use nimbus_pve_sim::ForeignGuest;
 
 use crate::support::*;
 
@@ -284,16 +284,9 @@ async fn fifty_clones_at_once() {
 
 #[tokio::test]
 async fn a_new_machine_is_in_the_resources_without_its_name_for_a_while() {
-    // Slow enough that the clone is seen before the next refresh.
-    let (_sim, client) = start(
-        Simulator::builder()
-            .latency_scale(100.0)
-            .token("root@pam!nimbus", SECRET.to_owned().into()),
-    )
-    .await;
+    let (sim, client) = start(immediate().latency_scale(1.0).manual_clock()).await;
     let before = client.cluster_vms().await.unwrap();
     assert!(before.iter().all(|vm| vm.name.is_some() && vm.template.is_some()));
-    let (sim, client) = start(immediate().latency_scale(1.0)).await;
     sim.add_guest(ForeignGuest {
         vmid: Some(500),
         ..ForeignGuest::default()
@@ -315,6 +308,15 @@ async fn a_new_machine_is_in_the_resources_without_its_name_for_a_while() {
         live.is_running() && live.name.is_some(),
         "the machine itself is live"
     );
+    sim.pass(std::time::Duration::from_secs(10));
+    let row = client
+        .cluster_vms()
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|vm| vm.vmid.get() == 500)
+        .unwrap();
+    assert_eq!((row.status.as_str(), row.template), ("running", Some(false)));
 }
 
 #[tokio::test]
@@ -325,14 +327,16 @@ async fn https_with_a_pinned_certificate() {
     other.tls = nimbus_proxmox::TlsPolicy::Fingerprint("ab".repeat(32));
     let error = Client::new(other).unwrap().version().await.unwrap_err();
     assert!(
-        matches!(error, nimbus_proxmox::ProxmoxError::Unreachable { .. }),
-        "{error}"
+        matches!(error, nimbus_proxmox::ProxmoxError::Untrusted { .. }),
+        "{error:?}"
     );
+    assert!(!error.is_transient());
     let mut system = config(&sim);
     system.tls = nimbus_proxmox::TlsPolicy::System;
+    let error = Client::new(system).unwrap().version().await.unwrap_err();
     assert!(
-        Client::new(system).unwrap().version().await.is_err(),
-        "nobody signed it"
+        matches!(error, nimbus_proxmox::ProxmoxError::Untrusted { .. }),
+        "nobody signed it: {error:?}"
     );
     let mut insecure = config(&sim);
     insecure.tls = nimbus_proxmox::TlsPolicy::Insecure;
