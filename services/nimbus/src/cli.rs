@@ -66,7 +66,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let (command, defaults) = match parse(&args) {
         Ok(parsed) => parsed,
-        Err(Stop::Clap(error)) => error.exit(),
+        Err(Stop::Clap(error, lines)) => return complain(&error, &lines),
         Err(Stop::Problem(problem)) => return problem.report(false),
     };
     let json = command.format() == Format::Json;
@@ -100,8 +100,19 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 enum Stop {
-    Clap(clap::Error),
+    /// The command line or a value is wrong, and what to add to clap's words.
+    Clap(clap::Error, Vec<String>),
     Problem(Problem),
+}
+
+/// Prints what clap says, help and version among it, and what there is to add.
+fn complain(error: &clap::Error, lines: &[String]) -> ExitCode {
+    // Nobody is left to tell that nobody listens.
+    let _ = error.print();
+    for line in lines {
+        crate::output::say(format_args!("  {line}"));
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn unusable(error: &dyn std::error::Error) -> Stop {
@@ -132,7 +143,18 @@ fn parse(args: &[OsString]) -> Result<(Command, dev::Defaults), Stop> {
             .map_err(|error| unusable(&error))?;
         root = root.mut_subcommand(name, |_| laid);
     }
-    let matches = root.try_get_matches_from_mut(args).map_err(Stop::Clap)?;
+    let matches = match root.try_get_matches_from_mut(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let words: Vec<String> = args
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+            let command = words.iter().find_map(|word| root.find_subcommand(word));
+            let lines = command.map(|command| layers.explain(&error, command, &words, environment));
+            return Err(Stop::Clap(error, lines.unwrap_or_default()));
+        }
+    };
     let mut defaults = dev::Defaults::default();
     if let Some((name, chosen)) = matches.subcommand() {
         if SERVERS.contains(&name) {
@@ -151,7 +173,7 @@ fn parse(args: &[OsString]) -> Result<(Command, dev::Defaults), Stop> {
             log: by_default("log", "log"),
         };
     }
-    let cli = Cli::from_arg_matches(&matches).map_err(Stop::Clap)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| Stop::Clap(error, Vec::new()))?;
     Ok((cli.command, defaults))
 }
 
@@ -276,7 +298,7 @@ mod tests {
     #[test]
     fn wrong_values_name_what_was_expected() {
         let args = ["nimbus", "start", "--reconcile-interval", "soon"].map(OsString::from);
-        let Err(Stop::Clap(error)) = parse(&args) else {
+        let Err(Stop::Clap(error, _)) = parse(&args) else {
             panic!("soon is no time")
         };
         assert!(error.to_string().contains("such as 600"), "{error}");

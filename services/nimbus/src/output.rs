@@ -108,7 +108,7 @@ pub(crate) fn confirm(what: &str, yes: bool) -> Outcome {
         return Ok(());
     }
     if !can_ask() {
-        return Err(Problem::refused(what)
+        return Err(Problem::refused(format!("not confirmed: {what}"))
             .why("there is no terminal to ask on")
             .next("add --yes to do it without asking"));
     }

@@ -8,6 +8,7 @@
 //!
 //! An empty value is not an unset one: it is refused, save for the settings of [`EMPTY_HAS_A_MEANING`].
 
+mod explain;
 mod layers;
 mod parse;
 mod reference;

@@ -9,6 +9,7 @@ use nimbus_store::sqlx::{self, ConnectOptions, Connection};
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::server::args::DataArgs;
+use crate::server::boot;
 
 /// Copy the database to a file, also while the server runs.
 ///
@@ -109,6 +110,9 @@ pub(crate) async fn restore(args: RestoreArgs) -> Outcome {
             &format!("Replace {database} by the backup {}", args.file),
             args.yes,
         )?;
+    }
+    if let Some(folder) = database.parent().filter(|folder| !folder.as_str().is_empty()) {
+        boot::data_dir(folder)?;
     }
     nimbus_store::restore(&args.file, &database, replaces)
         .await

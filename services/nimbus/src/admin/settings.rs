@@ -60,7 +60,7 @@ fn show(config: Option<Utf8PathBuf>, changed: bool, format: Format) -> Outcome {
     )?);
     let start = crate::cli::subcommand(&Cli::command(), "start")?;
     let laid = layers
-        .apply(start, environment)
+        .apply(start.clone(), environment)
         .map_err(|error| Problem::usage("the settings cannot be used").because(&error))?;
     let matches = laid.clone().try_get_matches_from(["start"]).map_err(|error| {
         Problem::usage("the settings cannot be used").why(error.to_string().trim().to_owned())
@@ -68,7 +68,7 @@ fn show(config: Option<Utf8PathBuf>, changed: bool, format: Format) -> Outcome {
     layers
         .refuse_empty(&laid, &matches)
         .map_err(|error| Problem::usage("the settings cannot be used").because(&error))?;
-    let mut settings = nimbus_config::settings(&laid, &matches, &layers, environment);
+    let mut settings = nimbus_config::settings(&start, &matches, &layers, environment);
     if changed {
         use nimbus_config::Origin;
         settings.retain(|setting| !matches!(setting.origin, Origin::Default | Origin::Unset));

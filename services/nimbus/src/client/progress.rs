@@ -7,37 +7,54 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// How many steps a provision has.
-pub(crate) const PROVISION_STEPS: u64 = 9;
+/// The steps of a provision and what to say while each is under way. A server with other steps is shown
+/// too, only without the name of the step that comes next.
+pub(crate) const PROVISION: &[(&str, &str)] = &[
+    ("reserve_ip", "Reserve address"),
+    ("pick_node", "Pick node"),
+    ("clone_template", "Clone template"),
+    ("configure_vm", "Configure cloud-init"),
+    ("resize_disk", "Resize disk"),
+    ("start_vm", "Start VM"),
+    ("wait_guest_agent", "Wait for guest"),
+    ("commit_ip", "Commit address"),
+    ("save_vm", "Finish"),
+];
 
 /// A display of steps.
 #[derive(Debug)]
 pub(crate) struct Steps {
     bar: Option<ProgressBar>,
+    plan: &'static [(&'static str, &'static str)],
     done: Vec<String>,
 }
 
 impl Steps {
     /// Starts with nothing done.
-    pub(crate) fn new(title: &str, total: u64) -> Self {
+    pub(crate) fn new(title: &str, plan: &'static [(&'static str, &'static str)]) -> Self {
         if !std::io::stderr().is_terminal() {
             output::say(title);
             return Self {
                 bar: None,
+                plan,
                 done: Vec::new(),
             };
         }
-        let bar = ProgressBar::new(total);
+        let bar = ProgressBar::new(u64::try_from(plan.len()).unwrap_or(0));
         // A template that does not parse would be a bug here; the plain bar is a usable answer to it.
         if let Ok(style) =
             ProgressStyle::with_template("{spinner} {bar:24} {pos}/{len}  {elapsed:>4}  {wide_msg}")
         {
             bar.set_style(style.progress_chars("━━ "));
         }
-        bar.set_message(title.to_owned());
+        bar.set_message(
+            plan.first()
+                .map_or_else(|| title.to_owned(), |(_, label)| (*label).to_owned()),
+        );
         bar.enable_steady_tick(Duration::from_millis(120));
         Self {
             bar: Some(bar),
+            plan,
             done: Vec::new(),
         }
     }
@@ -54,7 +71,11 @@ impl Steps {
             Some(bar) => {
                 bar.println(line);
                 bar.inc(1);
-                bar.set_message(label.to_owned());
+                let next = self
+                    .plan
+                    .iter()
+                    .find(|(key, _)| !self.done.iter().any(|done| done == key));
+                bar.set_message(next.map_or(label, |(_, label)| label).to_owned());
             }
             None => output::say(line),
         }

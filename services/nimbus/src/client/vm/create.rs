@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::api::{Api, FaultView, LONG, read};
-use crate::client::progress::{PROVISION_STEPS, Steps};
+use crate::client::progress::{PROVISION, Steps};
 use crate::client::types::{Operation, Provisioned};
 use crate::output::{self, Format};
 use crate::problem::{Outcome, Problem};
@@ -177,7 +177,7 @@ pub(crate) async fn create(api: &Api, order: &CreateArgs) -> Outcome<Created> {
     }
     let started = Instant::now();
     let response = api.stream(request, &what).await?;
-    let mut steps = Steps::new(&format!("Creating {name}"), PROVISION_STEPS);
+    let mut steps = Steps::new(&format!("Creating {name}"), PROVISION);
     let end = tokio::select! {
         end = watch(api, response, &mut steps, &what) => end,
         _ = tokio::signal::ctrl_c() => Err(Problem::failed(format!("stopped watching {name}"))
