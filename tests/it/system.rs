@@ -6,3 +6,5 @@ mod machines;
 mod operation;
 mod orders;
 mod traces;
+
+pub(crate) use machines::STEPS;
