@@ -146,9 +146,11 @@ impl Coded for AuthError {
             Self::WrongPassword => Some(serde_json::json!({ "field": "current_password" })),
             Self::TokenNameTaken { .. } => Some(serde_json::json!({ "field": "name" })),
             Self::ScopeExceeded { scope } => Some(serde_json::json!({ "scope": scope.as_str() })),
-            Self::Limited { retry_after } => Some(
-                serde_json::json!({ "retryAfterMs": u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX) }),
-            ),
+            Self::Limited { retry_after } => {
+                // Rounded up: who waits exactly that long must not be refused again.
+                let ms = u64::try_from(retry_after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+                Some(serde_json::json!({ "retryAfterMs": ms }))
+            }
             _ => None,
         }
     }
