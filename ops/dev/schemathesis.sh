@@ -42,5 +42,5 @@ token=$("$binary" token create schemathesis --scope machines:read --scope machin
 # /api/events is a stream without end.
 target/venv/bin/schemathesis run "$url/api/openapi.json" --checks not_a_server_error \
     --header "Authorization: Bearer $token" --exclude-path /api/events \
-    --max-examples "${NIMBUS_API_EXAMPLES:-20}" --workers 2 --request-timeout 60 \
+    --max-examples "${NIMBUS_API_EXAMPLES:-20}" --workers 1 --request-timeout 60 \
     --generation-deterministic --suppress-health-check all --no-color

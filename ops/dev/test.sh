@@ -92,11 +92,11 @@ end() { # end PID
 pve() {
     local work ready server result
     work=$(mktemp -d) ready=$work/ready.json
-    PVE_SIM_TOKEN_SECRET=test-secret "$binary" pve-sim --listen 127.0.0.1:0 --nodes 3 --token-id 'root@pam!test' \
+    PVE_SIM_TOKEN_SECRET=test-secret PVE_SIM_ROOT_PASSWORD=test-password "$binary" pve-sim --listen 127.0.0.1:0 --nodes 3 --token-id 'root@pam!test' \
         --latency-scale 0.01 --ready-file "$ready" >"$output/pve-sim.log" 2>&1 &
     server=$!
     if wait_ready "$ready" $server; then
-        PVE_URL=$(field url "$ready") PVE_TOKEN_ID='root@pam!test' PVE_TOKEN_SECRET=test-secret \
+        PVE_URL=$(field url "$ready") PVE_TOKEN_ID='root@pam!test' PVE_TOKEN_SECRET=test-secret PVE_PASSWORD=test-password \
             target/venv/bin/python shared/pve-sim/tests/proxmoxer_conformance.py
         result=$?
     else
