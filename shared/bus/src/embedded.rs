@@ -100,8 +100,14 @@ impl EmbeddedNats {
                 &own
             }
         };
+        // On one host nothing else has a copy, so what is acknowledged is on the disk. Measured on an
+        // SSD: publishing an event takes 0.48 ms instead of 0.21 ms.
+        let wanted = ServerConfigOptions {
+            sync_always: true,
+            ..ServerConfigOptions::new("127.0.0.1:@PORT@", dir.join("store"))
+        };
         // Signed once: the same text serves every restart, only the port is filled in.
-        let text = authority.server_config(&ServerConfigOptions::new("127.0.0.1:@PORT@", dir.join("store")));
+        let text = authority.server_config(&wanted);
         let config = Box::new(move |port: Option<u16>| {
             text.replace(
                 "@PORT@",

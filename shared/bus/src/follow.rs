@@ -118,6 +118,8 @@ struct Live {
     messages: Subscriber,
     link: watch::Receiver<LinkState>,
     connects: u64,
+    /// Refusals before it began.
+    refusals: u64,
     /// The consumer's number of the last event seen.
     seen: u64,
     /// Events still to come from the last request.
@@ -216,6 +218,10 @@ impl Follower {
                     debug!(bus.client = self.bus.name(), "following events anew: {why}");
                     self.live = None;
                 }
+                Err(error @ BusError::Permission { .. }) => {
+                    self.ended = true;
+                    return Err(error);
+                }
                 Err(error) => {
                     debug!(bus.client = self.bus.name(), "following events anew: {error}");
                     self.live = None;
@@ -268,7 +274,9 @@ impl Follower {
         });
 
         let link = bus.inner.link.watch();
-        let connects = link.borrow().connects;
+        let LinkState {
+            connects, refusals, ..
+        } = *link.borrow();
         let inbox = bus.inner.client.new_inbox();
         let messages = bus
             .inner
@@ -297,6 +305,7 @@ impl Follower {
             messages,
             link,
             connects,
+            refusals,
             seen: 0,
             asked: 0,
         };
@@ -306,12 +315,17 @@ impl Follower {
     }
 }
 
+/// Where a consumer is asked for events.
+fn next_subject(consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{consumer}")
+}
+
 impl Live {
     /// Asks for the next events.
     async fn ask(&mut self, bus: &Bus) -> Result<(), BusError> {
         let request =
             json!({ "batch": BATCH, "expires": nanos(EXPIRES), "idle_heartbeat": nanos(HEARTBEAT) });
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{}", self.consumer);
+        let subject = next_subject(&self.consumer);
         let sent = bus
             .inner
             .client
@@ -336,6 +350,10 @@ impl Live {
             changed = self.link.changed() => {
                 changed.map_err(|_| BusError::Closed)?;
                 let now = *self.link.borrow_and_update();
+                let asks = next_subject(&self.consumer);
+                if bus.inner.link.refused_since(self.refusals, &asks) {
+                    return Err(BusError::Permission { name: bus.name().to_owned(), subject: asks });
+                }
                 return Ok(if now.connected && now.connects != self.connects {
                     Step::Replace("the connection is a new one")
                 } else {

@@ -1,7 +1,7 @@
 //! From what a service does to the subjects it may use.
 //!
-//! The rights are the least with which the calls of this crate work against nats-server 2.15, found
-//! by taking one away at a time:
+//! The rights are the least with which the calls of this crate work against nats-server 2.15; a test
+//! takes them away one at a time and sees something fail:
 //!
 //! | To | publish | subscribe |
 //! |---|---|---|
@@ -13,6 +13,11 @@
 //! | push work | the queue's subject, `$JS.API.STREAM.CREATE.WORK_<queue>` | |
 //! | pull work | `$JS.API.STREAM.CREATE.WORK_<queue>`, `$JS.API.CONSUMER.CREATE.WORK_<queue>.workers`, `$JS.API.CONSUMER.MSG.NEXT.WORK_<queue>.workers`, `$JS.ACK.WORK_<queue>.workers.>` | |
 //! | hold leases | `$KV.leases.<name>.>`, `$JS.API.STREAM.CREATE.KV_leases`, `$JS.API.DIRECT.GET.KV_leases.$KV.leases.<name>.>` | `$KV.leases.<name>.>` |
+//!
+//! Without the right to acknowledge, the first acknowledgement of an item would still pass as an
+//! answer; it is there for those that say "still at it" before. Only one right makes things faster
+//! rather than possible: hearing the own leases lets a replica that waits take over at once when one
+//! is given back.
 //!
 //! Creating a stream that exists changes nothing, so that right lets nobody alter one. Following
 //! several patterns with one consumer needs `$JS.API.CONSUMER.CREATE.EVENTS.*`, whose subject does

@@ -143,6 +143,14 @@ mod tests {
     }
 
     #[test]
+    fn dropped_messages_are_counted() {
+        let link = Link::new("gateway");
+        link.on(&Event::SlowConsumer(7));
+        link.on(&Event::SlowConsumer(7));
+        assert_eq!(link.slow_consumers(), 2);
+    }
+
+    #[test]
     fn other_complaints_name_no_subject() {
         assert_eq!(refusal("User Authentication Expired"), None);
         assert_eq!(

@@ -1,8 +1,15 @@
 //! What a credential does not allow does not happen.
 
-use nimbus_bus::{BusError, CloudEvent, Credential, EventFilter, EventStart, Grants, Method, User};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use futures::StreamExt;
+use nimbus_bus::{
+    BusError, CloudEvent, Credential, Done, EventFilter, EventStart, Grants, Method, User, service_user,
+};
 use nimbus_errors::Code;
 use nimbus_model::{Clock, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::*;
 
@@ -98,7 +105,7 @@ async fn each_part_of_the_bus_works_with_exactly_its_grants() {
         .unwrap();
     assert!(matches!(error, BusError::Permission { .. }), "{error}");
     let error = publisher
-        .lease("ippool.x", std::time::Duration::from_secs(5))
+        .lease("ippool.x", Duration::from_secs(5))
         .await
         .unwrap_err();
     assert!(matches!(error, BusError::Permission { .. }), "{error}");
@@ -119,15 +126,12 @@ async fn each_part_of_the_bus_works_with_exactly_its_grants() {
     let holder = world.client("ippool", &Grants::default().leasing()).await;
     assert!(
         holder
-            .lease("ippool.x", std::time::Duration::from_secs(5))
+            .lease("ippool.x", Duration::from_secs(5))
             .await
             .unwrap()
             .is_some()
     );
-    let error = holder
-        .lease("auth.x", std::time::Duration::from_secs(5))
-        .await
-        .unwrap_err();
+    let error = holder.lease("auth.x", Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(error, BusError::Permission { .. }), "{error}");
 
     // Streams are the administrator's to change.
@@ -149,6 +153,105 @@ async fn each_part_of_the_bus_works_with_exactly_its_grants() {
         .publish(&CloudEvent::of(&Freed { number: 2 }, "ippool", &Clock::system()))
         .await
         .unwrap();
+}
+
+/// Everything a service can be granted, used once.
+async fn use_all(world: &World, user: &User) -> anyhow::Result<()> {
+    let bus = world
+        .connect(&user.name, Some(world.authority.mint(user)))
+        .await?;
+    let serving = bus
+        .serve("sums", "1.0.0", "Sums")
+        .method::<Double, _, _>(|call| async move { Ok(call.request * 2) });
+    let _serving = serving.start().await?;
+    bus.call::<Double>(&4).await?;
+
+    bus.publish(&CloudEvent::of(&Made { number: 1 }, "sums", &Clock::system()))
+        .await?;
+    let filter = EventFilter {
+        subjects: vec!["nimbus.v1.event.machine.>".to_owned()],
+        start: EventStart::After(0),
+    };
+    bus.follow(filter)
+        .await?
+        .next()
+        .await
+        .context("the stream ended")??;
+
+    let name = format!("sums.{}", uuid::Uuid::new_v4().simple());
+    let _held = bus
+        .lease(&name, Duration::from_secs(5))
+        .await?
+        .context("the lease is taken")?;
+    ensure!(
+        bus.lease(&name, Duration::from_secs(5)).await?.is_none(),
+        "the lease was given twice"
+    );
+
+    bus.enqueue::<Numbers>(&1, &name).await?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let work = bus.work::<Numbers, _, _>(1, stop, move |_, progress| {
+        stopping.cancel();
+        async move {
+            // As a handler that takes its time: one acknowledgement would pass as an answer.
+            progress.touch().await;
+            Ok(Done::Ack)
+        }
+    });
+    work.await?;
+    let mut queue = async_nats::jetstream::new(world.plain().await)
+        .get_stream("WORK_numbers")
+        .await?;
+    let left = queue.info().await?.state.messages;
+    ensure!(left == 0, "{left} items were not acknowledged");
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_right_is_needed() {
+    let world = World::start().await;
+    let grants = Grants::default()
+        .serving("sums")
+        .calling::<Double>()
+        .publishing("machine")
+        .following("nimbus.v1.event.machine.>")
+        .pushing::<Numbers>()
+        .pulling::<Numbers>()
+        .leasing();
+    let user = service_user("sums", &grants);
+    use_all(&world, &user).await.unwrap();
+    for right in user
+        .publish
+        .iter()
+        .map(|right| (right, true))
+        .chain(user.subscribe.iter().map(|right| (right, false)))
+    {
+        // It only lets a waiting replica hear sooner that a lease was given back.
+        if right == (&"$KV.leases.sums.>".to_owned(), false) {
+            continue;
+        }
+        let mut less = user.clone();
+        let (right, publishes) = right;
+        if publishes {
+            &mut less.publish
+        } else {
+            &mut less.subscribe
+        }
+        .retain(|one| one != right);
+        let outcome = tokio::time::timeout(Duration::from_secs(4), use_all(&world, &less)).await;
+        assert!(!matches!(outcome, Ok(Ok(()))), "everything works without {right}");
+        // What it left behind must not make the next round fail for another reason.
+        let context = async_nats::jetstream::new(world.plain().await);
+        context
+            .get_stream("WORK_numbers")
+            .await
+            .unwrap()
+            .purge()
+            .await
+            .unwrap();
+    }
+    use_all(&world, &user).await.unwrap();
 }
 
 #[tokio::test]
