@@ -64,6 +64,10 @@ pub(crate) fn mark(steps: &mut [StepView], key: &str, state: StepState, at: Time
     let Some(step) = steps.iter_mut().find(|step| step.key == key) else {
         return;
     };
+    // The step that failed stays the one that failed, although it is taken back too: people look for it.
+    if step.state == StepState::Failed && matches!(state, StepState::Undoing | StepState::Undone) {
+        return;
+    }
     match state {
         // A step that is tried again, or goes on after a restart, keeps its beginning.
         StepState::Running => {

@@ -79,7 +79,7 @@ pub enum ProxmoxError {
         errors: BTreeMap<String, String>,
     },
     /// A task ended badly.
-    #[error("task {upid} failed: {exitstatus}{}", Lines(.log))]
+    #[error("task {upid} failed: {exitstatus}")]
     TaskFailed {
         /// Which task.
         upid: Upid,
@@ -140,14 +140,6 @@ impl std::fmt::Display for Fields<'_> {
         self.0
             .iter()
             .try_for_each(|(field, text)| write!(f, "; {field}: {}", text.trim()))
-    }
-}
-
-struct Lines<'a>(&'a [String]);
-
-impl std::fmt::Display for Lines<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
@@ -231,6 +223,17 @@ fn nothing_started(message: &str) -> bool {
 }
 
 impl Coded for ProxmoxError {
+    /// The end of a failed task's log, or a text for each bad parameter.
+    fn detail(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::TaskFailed { upid, exitstatus, log } => {
+                Some(serde_json::json!({ "upid": upid.as_str(), "exitstatus": exitstatus, "log": log }))
+            }
+            Self::Rejected { errors, .. } if !errors.is_empty() => Some(serde_json::json!({ "errors": errors })),
+            _ => None,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Unauthorized => Code::MachineProxmoxUnauthorized,
