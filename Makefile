@@ -44,7 +44,7 @@ build: tools $(NIMBUS) ## the release binary at target/release/nimbus
 
 .PHONY: generate
 generate: tools $(NATS) ## write the checked-in files that are made from code
-	NIMBUS_GENERATE=1 cargo test --quiet --workspace --lib --bins -- the_contract_is_the_one_that_is_checked_in is_checked_in
+	NIMBUS_GENERATE=1 cargo test --quiet --workspace --lib --bins -- checked_in
 	@if [ -f proto/openapi.json ]; then $(MAKE) $(NPM) && npm --prefix web run generate -w portal; fi
 
 .PHONY: fmt

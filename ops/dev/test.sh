@@ -70,7 +70,20 @@ doc() {
 }
 
 portal() {
-    npm --prefix web run lint && npm --prefix web run typecheck && npm --prefix web test
+    npm --prefix web run lint && npm --prefix web run typecheck && same_client && npm --prefix web test
+}
+
+# The portal's client is the one that the OpenAPI document makes.
+same_client() {
+    local kept=$root/web/portal/src/api/schema.d.ts work result=0
+    work=$(mktemp -d)
+    (cd web/portal && npx --no-install openapi-typescript ../../proto/openapi.json -o "$work/schema.d.ts") >/dev/null || result=1
+    if [ $result -eq 0 ] && ! cmp -s "$work/schema.d.ts" "$kept"; then
+        echo "$kept is not what proto/openapi.json makes: run \`make generate\`" >&2
+        result=1
+    fi
+    rm -rf "$work"
+    return $result
 }
 
 # Waits until the server that wrote FILE is ready, or has ended.
@@ -88,12 +101,19 @@ end() { # end PID
     wait "$1" 2>/dev/null
 }
 
-# The simulator, driven by a client that others wrote.
+# The simulator, driven by a client that others wrote: without TLS, and with a certificate of its own.
 pve() {
+    local result=0
+    pve_once || result=1
+    pve_once --tls || result=1
+    return $result
+}
+
+pve_once() { # pve_once [--tls]
     local work ready server result
     work=$(mktemp -d) ready=$work/ready.json
-    PVE_SIM_TOKEN_SECRET=test-secret PVE_SIM_ROOT_PASSWORD=test-password "$binary" pve-sim --listen 127.0.0.1:0 --nodes 3 --token-id 'root@pam!test' \
-        --latency-scale 0.01 --ready-file "$ready" >"$output/pve-sim.log" 2>&1 &
+    PVE_SIM_TOKEN_SECRET=test-secret PVE_SIM_ROOT_PASSWORD=test-password "$binary" pve-sim --listen 127.0.0.1:0 --nodes 3 \
+        --token-id 'root@pam!test' --latency-scale 0.01 --ready-file "$ready" "$@" >"$output/pve-sim.log" 2>&1 &
     server=$!
     if wait_ready "$ready" $server; then
         PVE_URL=$(field url "$ready") PVE_TOKEN_ID='root@pam!test' PVE_TOKEN_SECRET=test-secret PVE_PASSWORD=test-password \

@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use nimbus_model::{Os, Tier};
 use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -29,11 +30,11 @@ pub(crate) struct CreateArgs {
     hostname: nimbus_model::Hostname,
 
     /// Size: small, medium, large, or xl for administrators.
-    #[arg(long, default_value_t = Tier::Small)]
+    #[arg(long, default_value_t = Tier::Small, value_parser = tiers(), hide_possible_values = true)]
     tier: Tier,
 
     /// Operating system: ubuntu-24.04, ubuntu-22.04, debian-12 or debian-11.
-    #[arg(long, default_value_t = Os::Ubuntu2404)]
+    #[arg(long, default_value_t = Os::Ubuntu2404, value_parser = systems(), hide_possible_values = true)]
     os: Os,
 
     /// File with the public SSH key to let in [default: ~/.ssh/id_ed25519.pub, else a new key].
@@ -55,6 +56,14 @@ pub(crate) struct CreateArgs {
     /// Order only, and print the operation.
     #[arg(long)]
     no_wait: bool,
+}
+
+fn tiers() -> impl TypedValueParser<Value = Tier> {
+    PossibleValuesParser::new(Tier::all().iter().map(|tier| tier.key())).try_map(|name| name.parse::<Tier>())
+}
+
+fn systems() -> impl TypedValueParser<Value = Os> {
+    PossibleValuesParser::new(Os::all().iter().map(|os| os.key())).try_map(|name| name.parse::<Os>())
 }
 
 impl CreateArgs {
