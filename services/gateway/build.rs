@@ -14,7 +14,16 @@ const PLACEHOLDER: &str = "<!doctype html>
 
 fn main() {
     let dist = Path::new("../../web/portal/dist");
-    println!("cargo::rerun-if-changed=../../web/portal/dist");
+    // Debug builds read the files when they are asked for; only release builds have them inside.
+    let release = std::env::var_os("PROFILE").is_some_and(|profile| profile == "release");
+    println!(
+        "cargo::rerun-if-changed={}",
+        if release {
+            "../../web/portal/dist"
+        } else {
+            "build.rs"
+        }
+    );
     let index = dist.join("index.html");
     if index.exists() {
         return;

@@ -41,11 +41,17 @@ impl Origin {
     /// The last address of `X-Forwarded-For` that is not one of our proxies; the socket's own when
     /// it is not a proxy.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, config: &GatewayConfig) -> Self {
-        let direct = Self { client: peer.address.ip().to_canonical(), https: peer.tls };
+        let direct = Self {
+            client: peer.address.ip().to_canonical(),
+            https: peer.tls,
+        };
         if !config.trusts(direct.client) {
             return direct;
         }
-        let hops = headers.get_all("x-forwarded-for").into_iter().filter_map(|v| v.to_str().ok());
+        let hops = headers
+            .get_all("x-forwarded-for")
+            .into_iter()
+            .filter_map(|v| v.to_str().ok());
         let mut hops: Vec<&str> = hops.flat_map(|line| line.split(',')).map(str::trim).collect();
         let mut client = direct.client;
         while let Some(hop) = hops.pop() {
@@ -57,13 +63,19 @@ impl Origin {
             }
         }
         let proto = headers.get("x-forwarded-proto").and_then(|v| v.to_str().ok());
-        Self { client, https: proto.map_or(peer.tls, |p| p.trim().eq_ignore_ascii_case("https")) }
+        Self {
+            client,
+            https: proto.map_or(peer.tls, |p| p.trim().eq_ignore_ascii_case("https")),
+        }
     }
 }
 
 fn forwarded(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
-    bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|a| a.ip())).map(|a: IpAddr| a.to_canonical())
+    bare.parse()
+        .ok()
+        .or_else(|| hop.parse::<SocketAddr>().ok().map(|a| a.ip()))
+        .map(|a: IpAddr| a.to_canonical())
 }
 
 /// What kind of credential it is.
@@ -119,17 +131,30 @@ impl Presented {
             return Self::Malformed;
         }
         let digest = Sha256::digest(secret.as_bytes()).into();
-        Self::Credential(Credential { kind, secret: Secret::new(secret), digest })
+        Self::Credential(Credential {
+            kind,
+            secret: Secret::new(secret),
+            digest,
+        })
     }
 
     /// Whether a browser added the credential by itself.
     fn is_ambient(&self) -> bool {
-        !matches!(self, Self::Credential(Credential { kind: Kind::Token, .. }))
+        !matches!(
+            self,
+            Self::Credential(Credential {
+                kind: Kind::Token,
+                ..
+            })
+        )
     }
 }
 
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|v| v.to_str().ok());
+    let lines = headers
+        .get_all(COOKIE)
+        .into_iter()
+        .filter_map(|v| v.to_str().ok());
     lines
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
@@ -156,13 +181,25 @@ pub(crate) fn check_origin(parts: &Parts, presented: &Presented) -> Answer<()> {
     let same = match (text("sec-fetch-site"), parts.headers.get(ORIGIN)) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
         (None, None) => true,
-        (None, Some(origin)) => origin.to_str().ok().is_some_and(|origin| is_host(origin, text(HOST.as_str()))),
+        (None, Some(origin)) => origin
+            .to_str()
+            .ok()
+            .is_some_and(|origin| is_host(origin, text(HOST.as_str()))),
     };
-    if same { Ok(()) } else { Err(ApiError::new(Code::AuthForbidden, "the request comes from a page of another origin")) }
+    if same {
+        Ok(())
+    } else {
+        Err(ApiError::new(
+            Code::AuthForbidden,
+            "the request comes from a page of another origin",
+        ))
+    }
 }
 
 fn is_host(origin: &str, host: Option<&str>) -> bool {
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let authority = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
     matches!((authority, host), (Some(a), Some(h)) if a.eq_ignore_ascii_case(h))
 }
 
@@ -173,39 +210,92 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     fn origin_of(peer: &str, pairs: &[(&'static str, &'static str)]) -> Origin {
-        let config = GatewayConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..GatewayConfig::default() };
-        Origin::of(Peer { address: format!("{peer}:1").parse().unwrap(), tls: false }, &headers(pairs), &config)
+        let config = GatewayConfig {
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..GatewayConfig::default()
+        };
+        Origin::of(
+            Peer {
+                address: format!("{peer}:1").parse().unwrap(),
+                tls: false,
+            },
+            &headers(pairs),
+            &config,
+        )
     }
 
     #[test]
     fn only_our_own_proxies_are_believed() {
         let forged = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")];
         let direct = origin_of("203.0.113.9", &forged);
-        assert_eq!((direct.client.to_string().as_str(), direct.https), ("203.0.113.9", false));
-        let proxied = origin_of("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 203.0.113.9, 10.0.0.7"), ("x-forwarded-proto", "https")]);
-        assert_eq!((proxied.client.to_string().as_str(), proxied.https), ("203.0.113.9", true), "the client's own claim is left of the last stranger");
-        assert_eq!(origin_of("10.0.0.1", &[("x-forwarded-for", "nonsense")]).client.to_string(), "10.0.0.1");
+        assert_eq!(
+            (direct.client.to_string().as_str(), direct.https),
+            ("203.0.113.9", false)
+        );
+        let proxied = origin_of(
+            "10.0.0.1",
+            &[
+                ("x-forwarded-for", "6.6.6.6, 203.0.113.9, 10.0.0.7"),
+                ("x-forwarded-proto", "https"),
+            ],
+        );
+        assert_eq!(
+            (proxied.client.to_string().as_str(), proxied.https),
+            ("203.0.113.9", true),
+            "the client's own claim is left of the last stranger"
+        );
+        assert_eq!(
+            origin_of("10.0.0.1", &[("x-forwarded-for", "nonsense")])
+                .client
+                .to_string(),
+            "10.0.0.1"
+        );
     }
 
     #[test]
     fn a_bearer_token_goes_before_the_cookie_and_other_schemes_are_no_credential() {
-        let both = headers(&[("authorization", "Bearer nbp_1"), ("cookie", "a=b; nimbus_sid=s1")]);
-        assert!(matches!(Presented::of(&both), Presented::Credential(Credential { kind: Kind::Token, .. })));
+        let both = headers(&[
+            ("authorization", "Bearer nbp_1"),
+            ("cookie", "a=b; nimbus_sid=s1"),
+        ]);
+        assert!(matches!(
+            Presented::of(&both),
+            Presented::Credential(Credential {
+                kind: Kind::Token,
+                ..
+            })
+        ));
         let cookie = headers(&[("cookie", "a=b; nimbus_sid=s1")]);
-        assert!(matches!(Presented::of(&cookie), Presented::Credential(Credential { kind: Kind::Session, .. })));
+        assert!(matches!(
+            Presented::of(&cookie),
+            Presented::Credential(Credential {
+                kind: Kind::Session,
+                ..
+            })
+        ));
         for bad in ["Basic YTpi", "Bearer abc", "Bearer", "nbp_1"] {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, bad.parse().unwrap())]);
             assert!(matches!(Presented::of(&headers), Presented::Malformed), "{bad}");
         }
-        assert!(matches!(Presented::of(&headers(&[("cookie", "x=y")])), Presented::Nothing));
+        assert!(matches!(
+            Presented::of(&headers(&[("cookie", "x=y")])),
+            Presented::Nothing
+        ));
     }
 
     fn allowed(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
-        let mut request = Request::builder().method(method).uri("/api/vms").body(()).unwrap();
+        let mut request = Request::builder()
+            .method(method)
+            .uri("/api/vms")
+            .body(())
+            .unwrap();
         *request.headers_mut() = headers(pairs);
         let presented = Presented::of(request.headers());
         check_origin(&request.into_parts().0, &presented).is_ok()
@@ -215,16 +305,39 @@ mod tests {
     fn pages_of_other_origins_change_nothing() {
         let cookie = ("cookie", "nimbus_sid=s1");
         let host = ("host", "nimbus.lan:8080");
-        assert!(allowed(Method::POST, &[cookie, host, ("sec-fetch-site", "same-origin")]));
-        assert!(allowed(Method::POST, &[cookie, host, ("origin", "http://nimbus.lan:8080")]));
+        assert!(allowed(
+            Method::POST,
+            &[cookie, host, ("sec-fetch-site", "same-origin")]
+        ));
+        assert!(allowed(
+            Method::POST,
+            &[cookie, host, ("origin", "http://nimbus.lan:8080")]
+        ));
         assert!(allowed(Method::POST, &[cookie, host]), "no browser");
-        assert!(allowed(Method::GET, &[cookie, host, ("sec-fetch-site", "cross-site")]));
-        assert!(allowed(Method::POST, &[("authorization", "Bearer nbp_1"), host, ("origin", "http://evil.example")]));
-        for foreign in [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "null"),
-            ("origin", "http://evil.example"), ("origin", "http://nimbus.lan:8081")]
-        {
+        assert!(allowed(
+            Method::GET,
+            &[cookie, host, ("sec-fetch-site", "cross-site")]
+        ));
+        assert!(allowed(
+            Method::POST,
+            &[
+                ("authorization", "Bearer nbp_1"),
+                host,
+                ("origin", "http://evil.example")
+            ]
+        ));
+        for foreign in [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("origin", "null"),
+            ("origin", "http://evil.example"),
+            ("origin", "http://nimbus.lan:8081"),
+        ] {
             assert!(!allowed(Method::POST, &[cookie, host, foreign]), "{foreign:?}");
-            assert!(!allowed(Method::POST, &[host, foreign]), "signing in from another page: {foreign:?}");
+            assert!(
+                !allowed(Method::POST, &[host, foreign]),
+                "signing in from another page: {foreign:?}"
+            );
         }
     }
 }

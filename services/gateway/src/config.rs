@@ -13,28 +13,68 @@ pub struct GatewayConfig {
     #[arg(id = "gateway_trusted_proxies", long = "trusted-proxies", env = "TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
     /// PEM file with the certificate chain; with it the server speaks TLS
-    #[arg(id = "gateway_tls_cert", long = "tls-cert", env = "TLS_CERT_FILE", requires = "gateway_tls_key")]
+    #[arg(
+        id = "gateway_tls_cert",
+        long = "tls-cert",
+        env = "TLS_CERT_FILE",
+        requires = "gateway_tls_key"
+    )]
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key of the certificate
-    #[arg(id = "gateway_tls_key", long = "tls-key", env = "TLS_KEY_FILE", requires = "gateway_tls_cert")]
+    #[arg(
+        id = "gateway_tls_key",
+        long = "tls-key",
+        env = "TLS_KEY_FILE",
+        requires = "gateway_tls_cert"
+    )]
     pub tls_key: Option<PathBuf>,
     /// API requests a second from one address without a known credential; 0 for no limit
-    #[arg(id = "gateway_rate_address", long = "rate-limit-address", env = "RATE_LIMIT_ADDRESS_PER_SECOND", default_value_t = 50)]
+    #[arg(
+        id = "gateway_rate_address",
+        long = "rate-limit-address",
+        env = "RATE_LIMIT_ADDRESS_PER_SECOND",
+        default_value_t = 50
+    )]
     pub rate_address: u32,
     /// API requests that such an address may save up
-    #[arg(id = "gateway_burst_address", long = "rate-burst-address", env = "RATE_LIMIT_ADDRESS_BURST", default_value_t = 200)]
+    #[arg(
+        id = "gateway_burst_address",
+        long = "rate-burst-address",
+        env = "RATE_LIMIT_ADDRESS_BURST",
+        default_value_t = 200
+    )]
     pub burst_address: u32,
     /// API requests a second of one signed-in user; 0 for no limit
-    #[arg(id = "gateway_rate_user", long = "rate-limit-user", env = "RATE_LIMIT_USER_PER_SECOND", default_value_t = 200)]
+    #[arg(
+        id = "gateway_rate_user",
+        long = "rate-limit-user",
+        env = "RATE_LIMIT_USER_PER_SECOND",
+        default_value_t = 200
+    )]
     pub rate_user: u32,
     /// API requests that a signed-in user may save up
-    #[arg(id = "gateway_burst_user", long = "rate-burst-user", env = "RATE_LIMIT_USER_BURST", default_value_t = 400)]
+    #[arg(
+        id = "gateway_burst_user",
+        long = "rate-burst-user",
+        env = "RATE_LIMIT_USER_BURST",
+        default_value_t = 400
+    )]
     pub burst_user: u32,
     /// Open event streams of one user
-    #[arg(id = "gateway_streams_user", long = "event-streams-per-user", env = "EVENT_STREAMS_PER_USER", default_value_t = 32)]
+    #[arg(
+        id = "gateway_streams_user",
+        long = "event-streams-per-user",
+        env = "EVENT_STREAMS_PER_USER",
+        default_value_t = 32
+    )]
     pub streams_per_user: u32,
     /// Open connections of all clients
-    #[arg(id = "gateway_connections", long = "max-connections", env = "MAX_CONNECTIONS", default_value_t = 4096)]
+    #[arg(
+        id = "gateway_connections",
+        long = "max-connections",
+        env = "MAX_CONNECTIONS",
+        default_value_t = 4096
+    )]
     pub max_connections: u32,
 }
 
@@ -59,7 +99,9 @@ impl GatewayConfig {
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
+        self.trusted_proxies
+            .iter()
+            .any(|network| network.contains(&address))
     }
 }
 

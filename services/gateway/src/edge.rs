@@ -25,8 +25,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Only what this server serves itself; pages are never framed.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 /// Routes that answer when an operation is done.
-const WAITING: [&str; 6] =
-    ["/api/vms", "/api/vms/{id}", "/api/vms/{id}/start", "/api/vms/{id}/shutdown", "/api/vms/{id}/stop", "/api/vms/{id}/reboot"];
+const WAITING: [&str; 6] = [
+    "/api/vms",
+    "/api/vms/{id}",
+    "/api/vms/{id}/start",
+    "/api/vms/{id}/shutdown",
+    "/api/vms/{id}/stop",
+    "/api/vms/{id}/reboot",
+];
 /// Routes that say nothing about where time goes.
 const UNTRACED: [&str; 5] = ["/health", "/ready", "/metrics", "/api/health", "/api/events"];
 
@@ -43,9 +49,14 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
     let span = span_of(&method, route, id);
 
     let presented = Presented::of(request.headers());
-    let limit = if method != Method::GET && WAITING.contains(&route) { OPERATION + REQUEST } else { REQUEST };
+    let limit = if method != Method::GET && WAITING.contains(&route) {
+        OPERATION + REQUEST
+    } else {
+        REQUEST
+    };
     let work = async {
-        let origin = origin.ok_or_else(|| ApiError::new(Code::ServiceInternal, "the connection has no address"))?;
+        let origin =
+            origin.ok_or_else(|| ApiError::new(Code::ServiceInternal, "the connection has no address"))?;
         check_head(&request)?;
         if is_api {
             check_rate(&app, &presented, origin)?;
@@ -58,12 +69,7 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
         request.extensions_mut().insert(origin);
         within(limit, next.run(request)).await
     };
-    let guarded = AssertUnwindSafe(answering(id, work)).catch_unwind().instrument(span.clone()).await;
-    let outcome = guarded.unwrap_or_else(|panic| Err(report(&*panic)));
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(error) => answering(id, async { error.into_response() }).await,
-    };
+    let mut response = guarded(id, work).instrument(span.clone()).await;
 
     let https = origin.is_some_and(|origin| origin.https);
     seal(response.headers_mut(), id, is_api, https);
@@ -72,6 +78,15 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
     app.metrics.http(method.as_str(), template, status, took);
     finish(&span, &method, template, status, took);
     response
+}
+
+/// The answer, also when making it fails or panics.
+async fn guarded(id: RequestId, work: impl Future<Output = Answer<Response>>) -> Response {
+    let outcome = AssertUnwindSafe(answering(id, work)).catch_unwind().await;
+    match outcome.unwrap_or_else(|panic| Err(report(&*panic))) {
+        Ok(response) => response,
+        Err(error) => answering(id, async { error.into_response() }).await,
+    }
 }
 
 fn span_of(method: &Method, route: &str, id: RequestId) -> Span {
@@ -94,33 +109,59 @@ fn finish(span: &Span, method: &Method, route: &str, status: u16, took: Duration
     let ms = took.as_secs_f64() * 1000.0;
     // What changes something is told; what only reads would drown it.
     if status >= 500 || !matches!(*method, Method::GET | Method::HEAD) {
-        tracing::info!(http.status = status, duration_ms = ms, "{method} {route} answered {status}");
+        tracing::info!(
+            http.status = status,
+            duration_ms = ms,
+            "{method} {route} answered {status}"
+        );
     } else {
-        tracing::debug!(http.status = status, duration_ms = ms, "{method} {route} answered {status}");
+        tracing::debug!(
+            http.status = status,
+            duration_ms = ms,
+            "{method} {route} answered {status}"
+        );
     }
 }
 
 async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Answer<Response> {
     match tokio::time::timeout(limit, answer).await {
         Ok(response) => Ok(response),
-        Err(_) => Err(ApiError::new(Code::ServiceTimeout, format!("the request took longer than {} s", limit.as_secs()))),
+        Err(_) => Err(ApiError::new(
+            Code::ServiceTimeout,
+            format!("the request took longer than {} s", limit.as_secs()),
+        )),
     }
 }
 
 fn report(panic: &(dyn Any + Send)) -> ApiError {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(cause = text.unwrap_or("unknown"), "a handler panicked");
     ApiError::new(Code::ServiceInternal, Code::ServiceInternal.entry().meaning)
 }
 
 fn check_head(request: &Request) -> Answer<()> {
-    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum::<usize>();
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     if headers + target <= HEADER_BYTES {
         return Ok(());
     }
-    let fault = Fault::new(Code::OpHeadersTooLarge, format!("address and headers have more than {HEADER_BYTES} bytes"));
-    Err(fault.with_detail(&serde_json::json!({ "limitBytes": HEADER_BYTES })).into())
+    let fault = Fault::new(
+        Code::OpHeadersTooLarge,
+        format!("address and headers have more than {HEADER_BYTES} bytes"),
+    );
+    Err(fault
+        .with_detail(&serde_json::json!({ "limitBytes": HEADER_BYTES }))
+        .into())
 }
 
 /// A sender we know pays for themselves, everybody else for their address.
@@ -138,13 +179,24 @@ fn check_rate(app: &App, presented: &Presented, origin: Origin) -> Answer<()> {
 
 /// Refuses query parameters that the route's documentation does not name.
 fn check_parameters(app: &App, method: &Method, route: &str, query: Option<&str>) -> Answer<()> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(()) };
-    let documented = if method == Method::HEAD { Method::GET } else { method.clone() };
-    let Some(names) = app.parameters.get(&(documented, route.to_owned())) else { return Ok(()) };
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Ok(());
+    };
+    let documented = if method == Method::HEAD {
+        Method::GET
+    } else {
+        method.clone()
+    };
+    let Some(names) = app.parameters.get(&(documented, route.to_owned())) else {
+        return Ok(());
+    };
     for (name, _) in url::form_urlencoded::parse(query.as_bytes()) {
         if !names.iter().any(|known| *known == name) {
             let name: String = name.chars().take(64).collect();
-            return Err(ApiError::field(&name, format!("{name}: there is no such query parameter")));
+            return Err(ApiError::field(
+                &name,
+                format!("{name}: there is no such query parameter"),
+            ));
         }
     }
     Ok(())
@@ -159,16 +211,46 @@ fn seal(headers: &mut HeaderMap, id: RequestId, is_api: bool, https: bool) {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
     if https {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
     }
     if is_api && !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_of_its_request_and_says_nothing_of_its_cause() {
+        let id = RequestId::fresh();
+        let response = guarded(id, async { panic!("the password is hunter2") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["fault"]["code"], "service.internal");
+        assert_eq!(json["fault"]["requestId"], id.to_string());
     }
 }

@@ -121,7 +121,10 @@ impl FaultView {
             severity: entry.severity.as_str().to_owned(),
             retryable: fault.retryable,
             detail: fault.detail_json(),
-            remediation: Remediation { action: entry.action.as_str().to_owned(), message: entry.remedy.to_owned() },
+            remediation: Remediation {
+                action: entry.action.as_str().to_owned(),
+                message: entry.remedy.to_owned(),
+            },
         }
     }
 
@@ -147,7 +150,9 @@ impl ApiError {
 
     /// A value that cannot be, by the name of its field.
     pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
-        Fault::new(Code::OpInvalidInput, message).with_detail(&serde_json::json!({ "field": field })).into()
+        Fault::new(Code::OpInvalidInput, message)
+            .with_detail(&serde_json::json!({ "field": field }))
+            .into()
     }
 
     /// No credential, or one that is not valid.
@@ -165,20 +170,30 @@ impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
         let mut headers = HeaderMap::new();
         // Whoever refuses for a while says how long in the detail; people's tools read the header.
-        let wait_ms = fault.detail_json().and_then(|detail| detail.get("retryAfterMs").and_then(Value::as_u64));
+        let wait_ms = fault
+            .detail_json()
+            .and_then(|detail| detail.get("retryAfterMs").and_then(Value::as_u64));
         if let Some(ms) = wait_ms {
             headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
         } else if matches!(fault.entry().http_status, 429 | 503) {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
-        Self { fault: Box::new(fault), headers }
+        Self {
+            fault: Box::new(fault),
+            headers,
+        }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.fault.entry().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let failure = Failure { success: false, error: self.fault.message.clone(), fault: FaultView::now(&self.fault) };
+        let status =
+            StatusCode::from_u16(self.fault.entry().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let failure = Failure {
+            success: false,
+            error: self.fault.message.clone(),
+            fault: FaultView::now(&self.fault),
+        };
         (status, self.headers, Json(failure)).into_response()
     }
 }
@@ -189,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_fault_that_says_how_long_to_wait_becomes_a_header_in_whole_seconds() {
-        let fault = Fault::new(Code::RateLimited, "slowly").with_detail(&serde_json::json!({ "retryAfterMs": 1200 }));
+        let fault =
+            Fault::new(Code::RateLimited, "slowly").with_detail(&serde_json::json!({ "retryAfterMs": 1200 }));
         let response = ApiError::from(fault).into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[RETRY_AFTER], "2");
@@ -197,9 +213,17 @@ mod tests {
 
     #[test]
     fn a_code_of_a_newer_peer_is_answered_as_an_internal_error_under_its_own_name() {
-        let fault = Fault { code: "machine.from_the_future".into(), message: "?".into(), detail: None, retryable: false };
+        let fault = Fault {
+            code: "machine.from_the_future".into(),
+            message: "?".into(),
+            detail: None,
+            retryable: false,
+        };
         let view = FaultView::now(&fault);
         assert_eq!(view.code, "machine.from_the_future");
-        assert_eq!(ApiError::from(fault).into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            ApiError::from(fault).into_response().status(),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
     }
 }

@@ -25,7 +25,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
-            return Err(ApiError::new(Code::OpUnsupportedMediaType, "the body has to be application/json"));
+            return Err(ApiError::new(
+                Code::OpUnsupportedMediaType,
+                "the body has to be application/json",
+            ));
         }
         let bytes = read(request).await?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
@@ -33,13 +36,16 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             let path = error.path().to_string();
             malformed(&path, &plain(&error.into_inner().to_string()))
         })?;
-        json.end().map_err(|error| malformed(".", &plain(&error.to_string())))?;
+        json.end()
+            .map_err(|error| malformed(".", &plain(&error.to_string())))?;
         Ok(Self(value))
     }
 }
 
 fn is_json(headers: &http::HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let Some(kind) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else {
+        return false;
+    };
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/json")
 }
@@ -48,11 +54,17 @@ async fn read(request: Request) -> Answer<bytes::Bytes> {
     let body = Limited::new(request.into_body(), BODY_BYTES);
     match tokio::time::timeout(BODY_READ, body.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::new(Code::OpPayloadTooLarge, format!("the body has more than {BODY_BYTES} bytes"))
-            .with_detail(&serde_json::json!({ "limitBytes": BODY_BYTES }))
-            .into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::new(
+            Code::OpPayloadTooLarge,
+            format!("the body has more than {BODY_BYTES} bytes"),
+        )
+        .with_detail(&serde_json::json!({ "limitBytes": BODY_BYTES }))
+        .into()),
         Ok(Err(_)) => Err(ApiError::new(Code::OpInvalidInput, "the body broke off")),
-        Err(_) => Err(ApiError::new(Code::OpCancelled, format!("the body was not complete after {} s", BODY_READ.as_secs()))),
+        Err(_) => Err(ApiError::new(
+            Code::OpCancelled,
+            format!("the body was not complete after {} s", BODY_READ.as_secs()),
+        )),
     }
 }
 
@@ -70,13 +82,20 @@ fn malformed(path: &str, message: &str) -> ApiError {
     let parent = if matches!(path, "." | "?") { "" } else { path };
     let field = match named {
         Some(name) if parent.is_empty() || parent == name || parent.ends_with(&format!(".{name}")) => {
-            if parent.is_empty() { name.to_owned() } else { parent.to_owned() }
+            if parent.is_empty() {
+                name.to_owned()
+            } else {
+                parent.to_owned()
+            }
         }
         Some(name) => format!("{parent}.{name}"),
         None => parent.to_owned(),
     };
     if field.is_empty() {
-        ApiError::new(Code::OpInvalidInput, format!("the body cannot be read: {message}"))
+        ApiError::new(
+            Code::OpInvalidInput,
+            format!("the body cannot be read: {message}"),
+        )
     } else {
         ApiError::field(&field, format!("{field}: {message}"))
     }
@@ -91,10 +110,12 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
         let pairs = serde_urlencoded::Deserializer::new(url::form_urlencoded::parse(query.as_bytes()));
-        serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
-            let path = error.path().to_string();
-            malformed(&path, &error.into_inner().to_string())
-        })
+        serde_path_to_error::deserialize(pairs)
+            .map(Self)
+            .map_err(|error| {
+                let path = error.path().to_string();
+                malformed(&path, &error.into_inner().to_string())
+            })
     }
 }
 
@@ -112,7 +133,9 @@ where
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::field("id", "the path cannot be read"))?;
-        text.parse().map(Self).map_err(|error: T::Err| ApiError::field("id", error.to_string()))
+        text.parse()
+            .map(Self)
+            .map_err(|error: T::Err| ApiError::field("id", error.to_string()))
     }
 }
 
@@ -131,7 +154,10 @@ impl FromRequestParts<App> for Signed {
             Some(Presented::Credential(credential)) => {
                 let principal = app.principals.find(credential).await?;
                 tracing::Span::current().record("user.id", tracing::field::display(principal.identity.user));
-                Ok(Self { principal, credential: credential.clone() })
+                Ok(Self {
+                    principal,
+                    credential: credential.clone(),
+                })
             }
             Some(Presented::Malformed) => Err(ApiError::unauthorized("the credential is not one of ours")),
             _ => Err(ApiError::unauthorized("Not authenticated")),
@@ -147,7 +173,9 @@ impl Signed {
         }
         let message = format!("the credential does not allow {}", scope.as_str());
         let detail = serde_json::json!({ "scope": scope.as_str() });
-        Err(Fault::new(Code::AuthPermissionDenied, message).with_detail(&detail).into())
+        Err(Fault::new(Code::AuthPermissionDenied, message)
+            .with_detail(&detail)
+            .into())
     }
 }
 

@@ -26,7 +26,14 @@ pub(crate) struct Follow {
 impl Follow {
     pub(crate) fn new(app: &App, signed: &Signed, id: OperationId) -> Self {
         let news = app.hub.watch(id);
-        Self { app: app.clone(), signed: signed.clone(), id, news, deadline: Instant::now() + OPERATION, asked: false }
+        Self {
+            app: app.clone(),
+            signed: signed.clone(),
+            id,
+            news,
+            deadline: Instant::now() + OPERATION,
+            asked: false,
+        }
     }
 
     /// The next state that is known: at once the first time, later whenever something has happened.
@@ -67,11 +74,18 @@ impl Follow {
     async fn ask(&self) -> Result<Arc<Operation>, Fault> {
         // Again for each question: access tokens live for minutes, operations may take longer.
         let principal = self.app.principals.find(&self.signed.credential).await?;
-        self.app.ask_for::<GetOperation>(&principal, &self.id).await.map(Arc::new)
+        self.app
+            .ask_for::<GetOperation>(&principal, &self.id)
+            .await
+            .map(Arc::new)
     }
 
     fn too_long(&self) -> Fault {
-        let message = format!("the operation is still running after {} min; it goes on, see /api/operations/{}", OPERATION.as_secs() / 60, self.id);
+        let message = format!(
+            "the operation is still running after {} min; it goes on, see /api/operations/{}",
+            OPERATION.as_secs() / 60,
+            self.id
+        );
         Fault::new(Code::ServiceTimeout, message).with_detail(&self.detail())
     }
 
@@ -82,5 +96,8 @@ impl Follow {
 
 /// The fault of an operation that did not succeed.
 pub(crate) fn failure(operation: &Operation) -> Fault {
-    operation.fault.clone().unwrap_or_else(|| Fault::new(Code::ServiceInternal, "the operation failed without saying why"))
+    operation
+        .fault
+        .clone()
+        .unwrap_or_else(|| Fault::new(Code::ServiceInternal, "the operation failed without saying why"))
 }

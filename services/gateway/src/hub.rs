@@ -66,7 +66,11 @@ struct Ring {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { ring: Mutex::default(), live: broadcast::Sender::new(QUEUE), waiting: Arc::default() }
+        Self {
+            ring: Mutex::default(),
+            live: broadcast::Sender::new(QUEUE),
+            waiting: Arc::default(),
+        }
     }
 }
 
@@ -104,7 +108,10 @@ impl Drop for News {
     fn drop(&mut self) {
         self.receiver = None;
         let mut waiting = lock(&self.waiting);
-        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() == 0) {
+        if waiting
+            .get(&self.id)
+            .is_some_and(|sender| sender.receiver_count() == 0)
+        {
             waiting.remove(&self.id);
         }
     }
@@ -118,14 +125,25 @@ impl Hub {
             None => Some(Vec::new()),
             Some(last) => ring.after(last),
         };
-        Subscription { missed, newest: ring.newest(), live: self.live.subscribe() }
+        Subscription {
+            missed,
+            newest: ring.newest(),
+            live: self.live.subscribe(),
+        }
     }
 
     /// News of an operation.
     pub(crate) fn watch(&self, id: OperationId) -> News {
         let mut waiting = lock(&self.waiting);
-        let receiver = waiting.entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe();
-        News { id, receiver: Some(receiver), waiting: Arc::clone(&self.waiting) }
+        let receiver = waiting
+            .entry(id)
+            .or_insert_with(|| watch::Sender::new(None))
+            .subscribe();
+        News {
+            id,
+            receiver: Some(receiver),
+            waiting: Arc::clone(&self.waiting),
+        }
     }
 
     fn show(&self, shown: Shown) {
@@ -141,7 +159,13 @@ impl Hub {
         let mut ring = lock(&self.ring);
         ring.events.clear();
         ring.complete_after = Some(sequence);
-        let shown = Shown { sequence, audience: Audience::Everybody, name: "reset", data: "{}".to_owned(), revoked: None };
+        let shown = Shown {
+            sequence,
+            audience: Audience::Everybody,
+            name: "reset",
+            data: "{}".to_owned(),
+            revoked: None,
+        };
         let _ = self.live.send(Arc::new(shown));
     }
 
@@ -167,7 +191,10 @@ impl Ring {
     }
 
     fn newest(&self) -> Option<u64> {
-        self.events.back().map(|event| event.sequence).or(self.complete_after)
+        self.events
+            .back()
+            .map(|event| event.sequence)
+            .or(self.complete_after)
     }
 
     /// What came after `last`; none when that is not known any more, or never was.
@@ -175,13 +202,22 @@ impl Ring {
         if last < self.complete_after? || last > self.newest()? {
             return None;
         }
-        Some(self.events.iter().filter(|event| event.sequence > last).map(Arc::clone).collect())
+        Some(
+            self.events
+                .iter()
+                .filter(|event| event.sequence > last)
+                .map(Arc::clone)
+                .collect(),
+        )
     }
 }
 
 /// Follows events until the connection is closed for good. `live` is called once it follows.
 pub(crate) async fn run(app: App, live: impl Fn() + Send) -> Result<(), RunError> {
-    let filter = EventFilter { subjects: vec![ALL.to_owned()], start: EventStart::New };
+    let filter = EventFilter {
+        subjects: vec![ALL.to_owned()],
+        start: EventStart::New,
+    };
     let mut events = app.bus.follow(filter).await?;
     // Whatever was revoked before we listened is not known here.
     app.principals.clear();
@@ -193,7 +229,10 @@ pub(crate) async fn run(app: App, live: impl Fn() + Send) -> Result<(), RunError
                 tracing::warn!("an event was not understood: {}", nimbus_errors::chain(&error));
             }
             Err(BusError::EventsDropped { first, .. }) => {
-                tracing::warn!(event.first = first, "events were lost; every open stream starts over");
+                tracing::warn!(
+                    event.first = first,
+                    "events were lost; every open stream starts over"
+                );
                 app.principals.clear();
                 app.hub.reset(first.saturating_sub(1));
             }
@@ -205,11 +244,14 @@ pub(crate) async fn run(app: App, live: impl Fn() + Send) -> Result<(), RunError
 
 fn take(app: &App, delivered: Delivered) {
     let Delivered { sequence, event } = delivered;
-    app.metrics.event(event.type_.trim_start_matches("nimbus.v1.event."));
+    app.metrics
+        .event(event.type_.trim_start_matches("nimbus.v1.event."));
     match shown(app, sequence, &event) {
         Ok(Some(shown)) => app.hub.show(shown),
         Ok(None) => {}
-        Err(error) => tracing::warn!(event.id = %event.id, "an event was not understood: {}", nimbus_errors::chain(&error)),
+        Err(error) => {
+            tracing::warn!(event.id = %event.id, "an event was not understood: {}", nimbus_errors::chain(&error))
+        }
     }
 }
 
@@ -218,7 +260,12 @@ fn shown(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, 
         app.hub.tell(&operation);
         count(app, &operation);
         let owner = operation.owner;
-        return Ok(Some(of(sequence, Audience::User(owner), "operation", &OperationView::from(operation))));
+        return Ok(Some(of(
+            sequence,
+            Audience::User(owner),
+            "operation",
+            &OperationView::from(operation),
+        )));
     }
     let machine = if let Some(MachineCreated { machine }) = event.read()? {
         Some(("created", machine))
@@ -231,10 +278,20 @@ fn shown(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, 
     };
     if let Some((kind, machine)) = machine {
         let owner = machine.owner;
-        return Ok(Some(of(sequence, Audience::User(owner), "machine", &MachineEventView::of(kind, machine))));
+        return Ok(Some(of(
+            sequence,
+            Audience::User(owner),
+            "machine",
+            &MachineEventView::of(kind, machine),
+        )));
     }
     if let Some(AddressChanged { address }) = event.read()? {
-        return Ok(Some(of(sequence, Audience::Admins, "address", &AddressView::from(address))));
+        return Ok(Some(of(
+            sequence,
+            Audience::Admins,
+            "address",
+            &AddressView::from(address),
+        )));
     }
     if let Some(revoked) = event.read::<CredentialRevoked>()? {
         app.principals.revoke(&revoked);
@@ -248,7 +305,13 @@ fn shown(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, 
 fn of(sequence: u64, audience: Audience, name: &'static str, view: &impl Serialize) -> Shown {
     // Views are structs of plain values: nothing in them can fail to become JSON.
     let data = serde_json::to_string(view).unwrap_or_default();
-    Shown { sequence, audience, name, data, revoked: None }
+    Shown {
+        sequence,
+        audience,
+        name,
+        data,
+        revoked: None,
+    }
 }
 
 fn count(app: &App, operation: &Operation) {
@@ -257,12 +320,25 @@ fn count(app: &App, operation: &Operation) {
     }
     let kind: &str = operation.kind.into();
     if operation.kind == OperationKind::Provision {
-        let outcome = operation.fault.as_ref().map_or("unknown", |fault| fault.code.as_str());
-        app.metrics.provision(if operation.state == OperationState::Succeeded { "ok" } else { outcome });
+        let outcome = operation
+            .fault
+            .as_ref()
+            .map_or("unknown", |fault| fault.code.as_str());
+        app.metrics
+            .provision(if operation.state == OperationState::Succeeded {
+                "ok"
+            } else {
+                outcome
+            });
     }
-    for step in operation.steps.iter().filter(|step| step.state == StepState::Done) {
+    for step in operation
+        .steps
+        .iter()
+        .filter(|step| step.state == StepState::Done)
+    {
         if let Some(ms) = duration_ms(step) {
-            app.metrics.step(kind, &step.key, std::time::Duration::from_millis(ms));
+            app.metrics
+                .step(kind, &step.key, std::time::Duration::from_millis(ms));
         }
     }
 }
@@ -276,7 +352,9 @@ mod tests {
     }
 
     fn missed(hub: &Hub, last: u64) -> Option<Vec<u64>> {
-        hub.subscribe(Some(last)).missed.map(|events| events.iter().map(|e| e.sequence).collect())
+        hub.subscribe(Some(last))
+            .missed
+            .map(|events| events.iter().map(|e| e.sequence).collect())
     }
 
     #[test]

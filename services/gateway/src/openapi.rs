@@ -15,8 +15,18 @@ use crate::envelope::{Failure, FaultView, Remediation};
 pub fn document() -> OpenApi {
     let mut document = crate::routes::router().into_openapi();
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for response in operations.into_iter().flatten().flat_map(|operation| operation.responses.responses.values_mut()) {
+        let operations = [
+            &mut item.get,
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for response in operations
+            .into_iter()
+            .flatten()
+            .flat_map(|operation| operation.responses.responses.values_mut())
+        {
             if let RefOr::T(response) = response
                 && response.description.is_empty()
             {
@@ -30,7 +40,10 @@ pub fn document() -> OpenApi {
 
 /// What the routes' documentation is added to.
 pub(crate) fn frame() -> OpenApi {
-    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(COOKIE_NAME, "The portal's session.")));
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+        COOKIE_NAME,
+        "The portal's session.",
+    )));
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A personal access token, `nbp_…`."))
@@ -106,7 +119,10 @@ mod tests {
             std::fs::write(&path, &now).expect("the source tree is writable");
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == now, "proto/openapi.json is not what the code says: run `make generate`, and read the difference as a change of the contract");
+        assert!(
+            kept == now,
+            "proto/openapi.json is not what the code says: run `make generate`, and read the difference as a change of the contract"
+        );
     }
 
     #[test]
@@ -116,9 +132,18 @@ mod tests {
         for (path, item) in &document.paths.paths {
             for (method, operation) in operations(item) {
                 let id = operation.operation_id.clone().unwrap_or_default();
-                assert!(!id.is_empty() && seen.insert(id), "{method} {path} has no name of its own");
-                assert!(operation.summary.as_ref().is_some_and(|s| !s.is_empty()), "{method} {path} has no summary");
-                assert!(operation.tags.as_ref().is_some_and(|t| t.len() == 1), "{method} {path} has no group");
+                assert!(
+                    !id.is_empty() && seen.insert(id),
+                    "{method} {path} has no name of its own"
+                );
+                assert!(
+                    operation.summary.as_ref().is_some_and(|s| !s.is_empty()),
+                    "{method} {path} has no summary"
+                );
+                assert!(
+                    operation.tags.as_ref().is_some_and(|t| t.len() == 1),
+                    "{method} {path} has no group"
+                );
             }
         }
     }

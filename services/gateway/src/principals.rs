@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use nimbus_bus::{AccessToken, Bus, Identity};
-use nimbus_errors::Fault;
+use nimbus_errors::{Code, Fault};
 use nimbus_model::{Clock, Timestamp};
 use nimbus_proto::auth::{ExchangeRequest, ExchangeSession, ExchangeToken};
 use nimbus_proto::event::CredentialRevoked;
 use nimbus_telemetry::Metrics;
+use tracing::Instrument;
 
 use crate::access::{Credential, Kind};
 use crate::config::limits::TOKEN_MARGIN;
@@ -83,18 +84,12 @@ impl Principals {
         }
         let asking = {
             let mut asking = lock(&self.inner.asking);
-            let begin = || {
-                let (inner, credential) = (Arc::clone(&self.inner), credential.clone());
-                async move { inner.ask(credential).await }.boxed().shared()
-            };
-            asking.entry(credential.digest).or_insert_with(begin).clone()
+            asking
+                .entry(credential.digest)
+                .or_insert_with(|| Arc::clone(&self.inner).begin(credential.clone()))
+                .clone()
         };
-        let answer = asking.clone().await;
-        let mut running = lock(&self.inner.asking);
-        if running.get(&credential.digest).is_some_and(|other| other.ptr_eq(&asking)) {
-            running.remove(&credential.digest);
-        }
-        answer
+        asking.await
     }
 
     /// Forgets what the credential that has ended stood for.
@@ -123,14 +118,36 @@ pub(crate) fn ends(revoked: &CredentialRevoked, identity: &Identity) -> bool {
     }
     match (revoked.session, revoked.token) {
         (None, None) => true,
-        (session, token) => (session.is_some() && session == identity.session) || (token.is_some() && token == identity.token),
+        (session, token) => {
+            (session.is_some() && session == identity.session) || (token.is_some() && token == identity.token)
+        }
     }
 }
 
 impl Inner {
+    /// Asks in a task of its own, so that the answer is kept, and the question forgotten, also when
+    /// everybody who waits for it has left.
+    fn begin(self: Arc<Self>, credential: Credential) -> Asking {
+        let digest = credential.digest;
+        let work = async move {
+            let answer = self.ask(credential).await;
+            lock(&self.asking).remove(&digest);
+            answer
+        };
+        let task = tokio::spawn(work.in_current_span());
+        async move {
+            task.await
+                .unwrap_or_else(|_| Err(Fault::new(Code::ServiceInternal, "the question was lost")))
+        }
+        .boxed()
+        .shared()
+    }
+
     async fn ask(&self, credential: Credential) -> Result<Arc<Principal>, Fault> {
         let before = self.revocations.load(Ordering::SeqCst);
-        let request = ExchangeRequest { secret: credential.secret };
+        let request = ExchangeRequest {
+            secret: credential.secret,
+        };
         let exchanged = match credential.kind {
             Kind::Session => timed(&self.metrics, self.bus.call::<ExchangeSession>(&request)).await?,
             Kind::Token => timed(&self.metrics, self.bus.call::<ExchangeToken>(&request)).await?,
@@ -147,7 +164,10 @@ impl Inner {
                 known.retain(|_, principal| principal.until > now);
             }
             if known.len() >= MOST
-                && let Some(first) = known.iter().min_by_key(|(_, p)| p.until).map(|(digest, _)| *digest)
+                && let Some(first) = known
+                    .iter()
+                    .min_by_key(|(_, p)| p.until)
+                    .map(|(digest, _)| *digest)
             {
                 known.remove(&first);
             }
@@ -166,16 +186,30 @@ mod tests {
     #[test]
     fn a_revocation_ends_exactly_what_it_names() {
         let (user, session, token) = (UserId::fresh(), SessionId::fresh(), TokenId::fresh());
-        let browser =
-            Identity { user, tenant: TenantId::fresh(), admin: false, scopes: vec![], session: Some(session), token: None };
-        let script = Identity { session: None, token: Some(token), ..browser.clone() };
+        let browser = Identity {
+            user,
+            tenant: TenantId::fresh(),
+            admin: false,
+            scopes: vec![],
+            session: Some(session),
+            token: None,
+        };
+        let script = Identity {
+            session: None,
+            token: Some(token),
+            ..browser.clone()
+        };
         let revoked = |session, token| CredentialRevoked { user, session, token };
         assert!(ends(&revoked(Some(session), None), &browser));
         assert!(!ends(&revoked(Some(session), None), &script));
         assert!(ends(&revoked(None, Some(token)), &script));
         assert!(!ends(&revoked(Some(SessionId::fresh()), None), &browser));
         assert!(ends(&revoked(None, None), &browser) && ends(&revoked(None, None), &script));
-        let other = CredentialRevoked { user: UserId::fresh(), session: None, token: None };
+        let other = CredentialRevoked {
+            user: UserId::fresh(),
+            session: None,
+            token: None,
+        };
         assert!(!ends(&other, &browser));
     }
 }

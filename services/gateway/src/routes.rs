@@ -54,7 +54,9 @@ pub(crate) struct Refused;
 
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let failure = ContentBuilder::new().schema(Some(Ref::from_schema_name("Failure"))).build();
+        let failure = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Failure")))
+            .build();
         let response = ResponseBuilder::new()
             .description("Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes.")
             .content("application/json", failure)

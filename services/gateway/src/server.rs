@@ -40,13 +40,28 @@ use crate::state::App;
 ///
 /// # Errors
 /// A certificate or key that cannot be used, or a listener that is broken.
-pub async fn run(ctx: Ctx, config: GatewayConfig, listener: TcpListener, traces: Traces, metrics: Metrics) -> Result<(), RunError> {
+pub async fn run(
+    ctx: Ctx,
+    config: GatewayConfig,
+    listener: TcpListener,
+    traces: Traces,
+    metrics: Metrics,
+) -> Result<(), RunError> {
     let tls = match (&config.tls_cert, &config.tls_key) {
         (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
         _ => None,
     };
-    let slots = usize::try_from(config.max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let app = App::new(ctx.bus.clone(), ctx.clock.clone(), config, traces, metrics, ctx.stop.clone());
+    let slots = usize::try_from(config.max_connections)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS);
+    let app = App::new(
+        ctx.bus.clone(),
+        ctx.clock.clone(),
+        config,
+        traces,
+        metrics,
+        ctx.stop.clone(),
+    );
 
     let (followed, ready) = (app.clone(), ctx.ready.clone());
     ctx.tasks.spawn("gateway.events", OnError::Restart, move || {
@@ -112,7 +127,8 @@ impl Server {
     async fn connection(&self, stream: TcpStream, address: SocketAddr) {
         // Neither matters enough to refuse the connection.
         let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::TCP_KEEPALIVE));
+        let _ =
+            SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(limits::TCP_KEEPALIVE));
         let Some(tls) = &self.tls else {
             return self.serve(stream, Peer { address, tls: false }).await;
         };
@@ -154,7 +170,10 @@ impl Server {
 
     async fn drain(&self) {
         self.connections.close();
-        if tokio::time::timeout(limits::DRAIN, self.connections.wait()).await.is_err() {
+        if tokio::time::timeout(limits::DRAIN, self.connections.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(connections = self.connections.len(), "open connections are cut");
             self.cut.cancel();
             self.connections.wait().await;
@@ -172,8 +191,10 @@ async fn answer(router: Router, request: Request<Incoming>) -> Response {
 /// Whether accepting can succeed later: the peer left, or resources are short.
 fn is_passing(error: &io::Error) -> bool {
     // EMFILE, ENFILE, ENOBUFS and ENOMEM have no stable ErrorKind; EBADF, EINVAL and ENOTSOCK are for good.
-    !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported)
-        && error.raw_os_error() != Some(9)
+    !matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported
+    ) && error.raw_os_error() != Some(9)
 }
 
 fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, RunError> {
@@ -188,7 +209,12 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, RunError> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| RunError::other(format!("cannot use the certificate in {}", certificate.display()), error))?;
+        .map_err(|error| {
+            RunError::other(
+                format!("cannot use the certificate in {}", certificate.display()),
+                error,
+            )
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

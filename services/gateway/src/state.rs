@@ -82,7 +82,14 @@ pub(crate) async fn timed<M: Method>(metrics: &Metrics, call: Call<M>) -> Result
 }
 
 impl App {
-    pub(crate) fn new(bus: Bus, clock: Clock, config: GatewayConfig, traces: Traces, metrics: Metrics, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        bus: Bus,
+        clock: Clock,
+        config: GatewayConfig,
+        traces: Traces,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
         let document = crate::openapi::document();
         Self(Arc::new(Inner {
             principals: Principals::new(bus.clone(), clock.clone(), metrics.clone()),
@@ -107,13 +114,30 @@ impl App {
     }
 
     /// Calls a method for a person.
-    pub(crate) async fn ask_for<M: Method>(&self, principal: &Principal, request: &M::Request) -> Result<M::Reply, Fault> {
-        timed(&self.metrics, self.bus.call::<M>(request).with_token(&principal.token)).await
+    pub(crate) async fn ask_for<M: Method>(
+        &self,
+        principal: &Principal,
+        request: &M::Request,
+    ) -> Result<M::Reply, Fault> {
+        timed(
+            &self.metrics,
+            self.bus.call::<M>(request).with_token(&principal.token),
+        )
+        .await
     }
 
     /// Calls a method for a person, so that a repeat with the same key has no second effect.
-    pub(crate) async fn ask_once<M: Method>(&self, principal: &Principal, key: Key, request: &M::Request) -> Result<M::Reply, Fault> {
-        timed(&self.metrics, self.bus.call::<M>(request).with_token(&principal.token).key(key)).await
+    pub(crate) async fn ask_once<M: Method>(
+        &self,
+        principal: &Principal,
+        key: Key,
+        request: &M::Request,
+    ) -> Result<M::Reply, Fault> {
+        timed(
+            &self.metrics,
+            self.bus.call::<M>(request).with_token(&principal.token).key(key),
+        )
+        .await
     }
 
     /// What the services say about themselves, at most a second old. One question at a time.
@@ -124,7 +148,11 @@ impl App {
         {
             return Arc::clone(deployment);
         }
-        let (auth, pool, cluster) = tokio::join!(self.ask::<Setup>(&()), self.ask::<Status>(&()), self.ask::<Health>(&()));
+        let (auth, pool, cluster) = tokio::join!(
+            self.ask::<Setup>(&()),
+            self.ask::<Status>(&()),
+            self.ask::<Health>(&())
+        );
         let deployment = Arc::new(Deployment { auth, pool, cluster });
         *state = Some((Instant::now(), Arc::clone(&deployment)));
         deployment
@@ -140,15 +168,25 @@ pub(crate) struct StreamSlots {
 
 impl StreamSlots {
     fn new(each: u32) -> Self {
-        Self { each: usize::try_from(each).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS), users: std::sync::Mutex::default() }
+        Self {
+            each: usize::try_from(each)
+                .unwrap_or(usize::MAX)
+                .min(Semaphore::MAX_PERMITS),
+            users: std::sync::Mutex::default(),
+        }
     }
 
     /// A slot of this user, free again when it is dropped; none when they have no more.
     pub(crate) fn take(&self, user: UserId) -> Option<tokio::sync::OwnedSemaphorePermit> {
-        let mut users = self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut users = self
+            .users
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         // Users without a stream are forgotten here rather than when a stream ends: the table is small.
         users.retain(|_, slots| slots.available_permits() < self.each);
-        let slots = users.entry(user).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        let slots = users
+            .entry(user)
+            .or_insert_with(|| Arc::new(Semaphore::new(self.each)));
         Arc::clone(slots).try_acquire_owned().ok()
     }
 }

@@ -77,7 +77,8 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
         state.check_key(key).map_err(|refused| {
             let wait = refused.wait_time_from(self.clock.now());
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            Fault::new(Code::RateLimited, "too many requests").with_detail(&serde_json::json!({ "retryAfterMs": wait_ms }))
+            Fault::new(Code::RateLimited, "too many requests")
+                .with_detail(&serde_json::json!({ "retryAfterMs": wait_ms }))
         })
     }
 }

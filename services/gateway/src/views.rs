@@ -11,8 +11,8 @@ use std::borrow::Cow;
 
 use nimbus_model::{Os, Tier, Timestamp};
 use serde::Serialize;
-use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 /// A point in time: RFC 3339 in UTC.
@@ -45,12 +45,18 @@ impl ToSchema for At {
 
 /// Names of sizes.
 pub(crate) fn tier_schema() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Tier::all().iter().map(|t| t.key()))).build()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(Tier::all().iter().map(|t| t.key())))
+        .build()
 }
 
 /// Names of operating systems.
 pub(crate) fn os_schema() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Os::all().iter().map(|o| o.key()))).build()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(Os::all().iter().map(|o| o.key())))
+        .build()
 }
 
 /// A hostname.

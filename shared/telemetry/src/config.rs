@@ -39,14 +39,22 @@ pub struct TelemetryArgs {
     #[arg(long, env = "NIMBUS_LOG", default_value = "info")]
     pub log: String,
     /// Base address of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`; traces stay in memory without one
-    #[arg(id = "otlp_endpoint", long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(
+        id = "otlp_endpoint",
+        long = "otlp-endpoint",
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )]
     pub otlp_endpoint: Option<Url>,
 }
 
 impl TelemetryArgs {
     /// The settings of a process of this name.
     #[must_use]
-    pub fn into_config(self, service_name: impl Into<String>, instance: impl Into<String>) -> TelemetryConfig {
+    pub fn into_config(
+        self,
+        service_name: impl Into<String>,
+        instance: impl Into<String>,
+    ) -> TelemetryConfig {
         TelemetryConfig {
             format: self.log_format,
             filter: self.log,

@@ -75,17 +75,25 @@ impl Telemetry {
     /// # Errors
     ///
     /// A filter or an endpoint that cannot be used.
-    pub fn build<W>(config: &TelemetryConfig, writer: W, terminal: bool) -> Result<(Dispatch, TelemetryGuard), TelemetryError>
+    pub fn build<W>(
+        config: &TelemetryConfig,
+        writer: W,
+        terminal: bool,
+    ) -> Result<(Dispatch, TelemetryGuard), TelemetryError>
     where
         W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
     {
-        let filter = EnvFilter::try_new(&config.filter)
-            .map_err(|source| TelemetryError::Filter { filter: config.filter.clone(), source })?;
+        let filter = EnvFilter::try_new(&config.filter).map_err(|source| TelemetryError::Filter {
+            filter: config.filter.clone(),
+            source,
+        })?;
         let traces = Traces::default();
         let provider = provider(config, &traces)?;
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
 
-        let scope = InstrumentationScope::builder("nimbus").with_version(env!("CARGO_PKG_VERSION")).build();
+        let scope = InstrumentationScope::builder("nimbus")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
         let spans = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer_with_scope(scope))
             .with_location(false)
@@ -95,14 +103,25 @@ impl Telemetry {
 
         let logs = logs(config.format, writer, terminal).with_filter(filter);
         let dispatch = Dispatch::new(Registry::default().with(logs).with(spans));
-        Ok((dispatch, TelemetryGuard { provider, traces, metrics: Metrics::default() }))
+        Ok((
+            dispatch,
+            TelemetryGuard {
+                provider,
+                traces,
+                metrics: Metrics::default(),
+            },
+        ))
     }
 }
 
 /// Our own spans, and our errors so that they mark their span.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().starts_with("nimbus");
-    if metadata.is_span() { ours && *metadata.level() <= Level::DEBUG } else { ours && *metadata.level() == Level::ERROR }
+    if metadata.is_span() {
+        ours && *metadata.level() <= Level::DEBUG
+    } else {
+        ours && *metadata.level() == Level::ERROR
+    }
 }
 
 fn logs<W>(format: LogFormat, writer: W, terminal: bool) -> Box<dyn Layer<Registry> + Send + Sync>
@@ -116,9 +135,18 @@ where
     };
     let writer = BoxMakeWriter::new(writer);
     if human {
-        tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(terminal).with_target(false).boxed()
+        tracing_subscriber::fmt::layer()
+            .with_writer(writer)
+            .with_ansi(terminal)
+            .with_target(false)
+            .boxed()
     } else {
-        tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).json().flatten_event(true).boxed()
+        tracing_subscriber::fmt::layer()
+            .with_writer(writer)
+            .with_ansi(false)
+            .json()
+            .flatten_event(true)
+            .boxed()
     }
 }
 
@@ -135,7 +163,11 @@ fn provider(config: &TelemetryConfig, traces: &Traces) -> Result<SdkTracerProvid
         // The processor has a queue of its own (2048 spans) that drops when it is full, and a thread
         // of its own that talks to the collector: neither a slow nor a dead one holds anybody up.
         let batch = BatchSpanProcessor::builder(exporter(endpoint)?)
-            .with_batch_config(BatchConfigBuilder::default().with_scheduled_delay(EXPORT_INTERVAL).build())
+            .with_batch_config(
+                BatchConfigBuilder::default()
+                    .with_scheduled_delay(EXPORT_INTERVAL)
+                    .build(),
+            )
             .build();
         builder = builder.with_span_processor(batch);
     }
@@ -151,7 +183,10 @@ fn exporter(endpoint: &Url) -> Result<opentelemetry_otlp::SpanExporter, Telemetr
         .with_endpoint(full)
         .with_timeout(EXPORT_TIMEOUT)
         .build()
-        .map_err(|source| TelemetryError::Exporter { endpoint: endpoint.to_string(), source })
+        .map_err(|source| TelemetryError::Exporter {
+            endpoint: endpoint.to_string(),
+            source,
+        })
 }
 
 /// Keeps telemetry running; dropping it delivers what is left.

@@ -12,7 +12,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Seconds; from a bus hop to a slow request.
-const REQUEST_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+const REQUEST_BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
+];
 /// Seconds; a step of an operation waits for Proxmox.
 const STEP_BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
 
@@ -79,11 +81,34 @@ impl Default for Metrics {
         };
         let seconds = || Unit::Seconds;
         metrics.register(|r| {
-            r.register_with_unit("http_request_duration", "HTTP requests by route and status", seconds(), metrics.http.clone());
-            r.register_with_unit("rpc_call_duration", "Calls on the bus by method and outcome", seconds(), metrics.rpc.clone());
-            r.register_with_unit("operation_step_duration", "Steps of operations", seconds(), metrics.steps.clone());
-            r.register("provisions", "Machines ordered, by how it ended", metrics.provisions.clone());
-            r.register("pool_addresses", "Addresses of the pool by state", metrics.addresses.clone());
+            r.register_with_unit(
+                "http_request_duration",
+                "HTTP requests by route and status",
+                seconds(),
+                metrics.http.clone(),
+            );
+            r.register_with_unit(
+                "rpc_call_duration",
+                "Calls on the bus by method and outcome",
+                seconds(),
+                metrics.rpc.clone(),
+            );
+            r.register_with_unit(
+                "operation_step_duration",
+                "Steps of operations",
+                seconds(),
+                metrics.steps.clone(),
+            );
+            r.register(
+                "provisions",
+                "Machines ordered, by how it ended",
+                metrics.provisions.clone(),
+            );
+            r.register(
+                "pool_addresses",
+                "Addresses of the pool by state",
+                metrics.addresses.clone(),
+            );
             r.register("events", "Domain events seen on the bus", metrics.events.clone());
             r.register("event_streams", "Open event streams", metrics.streams.clone());
         });
@@ -99,35 +124,57 @@ impl Metrics {
 
     /// One HTTP request was answered. `route` is the template, not the path.
     pub fn http(&self, method: &str, route: &str, status: u16, took: Duration) {
-        let labels = HttpLabels { method: method.to_owned(), route: route.to_owned(), status };
+        let labels = HttpLabels {
+            method: method.to_owned(),
+            route: route.to_owned(),
+            status,
+        };
         self.http.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// One call on the bus ended; `outcome` is `ok` or the fault's code.
     pub fn rpc(&self, method: &str, outcome: &str, took: Duration) {
-        let labels = RpcLabels { method: method.to_owned(), outcome: outcome.to_owned() };
+        let labels = RpcLabels {
+            method: method.to_owned(),
+            outcome: outcome.to_owned(),
+        };
         self.rpc.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// A machine was made, or was not; `outcome` is `ok` or the fault's code.
     pub fn provision(&self, outcome: &str) {
-        self.provisions.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
+        self.provisions
+            .get_or_create(&OutcomeLabels {
+                outcome: outcome.to_owned(),
+            })
+            .inc();
     }
 
     /// One step of an operation was done.
     pub fn step(&self, operation: &str, step: &str, took: Duration) {
-        let labels = StepLabels { operation: operation.to_owned(), step: step.to_owned() };
+        let labels = StepLabels {
+            operation: operation.to_owned(),
+            step: step.to_owned(),
+        };
         self.steps.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// How many addresses are in this state.
     pub fn addresses(&self, state: &str, count: u32) {
-        self.addresses.get_or_create(&StateLabels { state: state.to_owned() }).set(i64::from(count));
+        self.addresses
+            .get_or_create(&StateLabels {
+                state: state.to_owned(),
+            })
+            .set(i64::from(count));
     }
 
     /// A domain event was seen.
     pub fn event(&self, kind: &str) {
-        self.events.get_or_create(&EventLabels { kind: kind.to_owned() }).inc();
+        self.events
+            .get_or_create(&EventLabels {
+                kind: kind.to_owned(),
+            })
+            .inc();
     }
 
     /// An event stream was opened; it counts until the value is dropped.

@@ -23,6 +23,8 @@ pub(crate) const MAX_SPANS: usize = 512;
 
 /// Attribute that names the service a span belongs to.
 const SERVICE: &str = "service.name";
+/// Attribute of calls on the bus: who is called.
+const RPC_SERVICE: &str = "rpc.service";
 /// Attribute that `tracing` spans carry: the crate and module they were made in.
 const TARGET: &str = "target";
 /// Attribute of requests at the edge.
@@ -136,7 +138,11 @@ impl Traces {
     #[must_use]
     pub fn newest(&self, limit: usize) -> Vec<TraceSummary> {
         let kept = self.lock();
-        let mut all: Vec<_> = kept.traces.iter().filter_map(|(id, entry)| entry.summary(*id)).collect();
+        let mut all: Vec<_> = kept
+            .traces
+            .iter()
+            .filter_map(|(id, entry)| entry.summary(*id))
+            .collect();
         all.sort_by_key(|summary| std::cmp::Reverse(summary.started_at));
         all.truncate(limit);
         all
@@ -152,12 +158,19 @@ impl Traces {
 
     fn add(&self, span: SpanData, process: &Arc<str>) {
         let id = span.span_context.trace_id();
-        let reads = span.attributes.iter().any(|a| a.key.as_str() == METHOD && a.value.as_str() == "GET");
+        let reads = span
+            .attributes
+            .iter()
+            .any(|a| a.key.as_str() == METHOD && a.value.as_str() == "GET");
         let mut kept = self.lock();
         let kept = &mut *kept;
         let entry = kept.traces.entry(id).or_insert_with(|| {
             kept.others.push_back(id);
-            Entry { spans: Vec::with_capacity(4), process: Arc::clone(process), reads: false }
+            Entry {
+                spans: Vec::with_capacity(4),
+                process: Arc::clone(process),
+                reads: false,
+            }
         });
         if entry.spans.len() < MAX_SPANS {
             entry.spans.push(span);
@@ -176,7 +189,9 @@ impl Traces {
             }
         }
         while kept.traces.len() > MAX_TRACES {
-            let Some(oldest) = kept.others.pop_front() else { break };
+            let Some(oldest) = kept.others.pop_front() else {
+                break;
+            };
             kept.traces.remove(&oldest);
         }
     }
@@ -186,11 +201,18 @@ impl Entry {
     /// The span that others are part of: the earliest among those whose parent is not kept.
     fn root(&self) -> Option<&SpanData> {
         let is_here = |id: SpanId| self.spans.iter().any(|s| s.span_context.span_id() == id);
-        self.spans.iter().filter(|s| !is_here(s.parent_span_id)).min_by_key(|s| s.start_time)
+        self.spans
+            .iter()
+            .filter(|s| !is_here(s.parent_span_id))
+            .min_by_key(|s| s.start_time)
     }
 
     fn begin(&self) -> SystemTime {
-        self.spans.iter().map(|s| s.start_time).min().unwrap_or(UNIX_EPOCH)
+        self.spans
+            .iter()
+            .map(|s| s.start_time)
+            .min()
+            .unwrap_or(UNIX_EPOCH)
     }
 
     fn summary(&self, id: TraceId) -> Option<TraceSummary> {
@@ -213,12 +235,19 @@ impl Entry {
         let mut spans: Vec<_> = self.spans.iter().collect();
         spans.sort_by_key(|s| s.start_time);
         let spans = spans.into_iter().map(|s| self.span(s, begin)).collect();
-        Trace { trace_id: id.to_string(), spans }
+        Trace {
+            trace_id: id.to_string(),
+            spans,
+        }
     }
 
     fn span(&self, data: &SpanData, begin: SystemTime) -> Span {
-        let shown = data.attributes.iter().filter(|a| !matches!(a.key.as_str(), SERVICE | TARGET));
-        let mut attributes: serde_json::Map<_, _> = shown.map(|a| (a.key.to_string(), json(&a.value))).collect();
+        let shown = data
+            .attributes
+            .iter()
+            .filter(|a| !matches!(a.key.as_str(), SERVICE | TARGET));
+        let mut attributes: serde_json::Map<_, _> =
+            shown.map(|a| (a.key.to_string(), json(&a.value))).collect();
         if let Status::Error { description } = &data.status
             && !description.is_empty()
         {
@@ -250,7 +279,13 @@ impl Entry {
             if let Some(name) = own_service(at) {
                 return name;
             }
-            let Some(parent) = self.spans.iter().find(|s| s.span_context.span_id() == at.parent_span_id) else { break };
+            let Some(parent) = self
+                .spans
+                .iter()
+                .find(|s| s.span_context.span_id() == at.parent_span_id)
+            else {
+                break;
+            };
             at = parent;
         }
         self.process.to_string()
@@ -258,8 +293,19 @@ impl Entry {
 }
 
 fn own_service(span: &SpanData) -> Option<String> {
-    let find = |key: &str| span.attributes.iter().find(|a| a.key.as_str() == key).map(|a| a.value.as_str().into_owned());
-    find(SERVICE).or_else(|| {
+    let find = |key: &str| {
+        span.attributes
+            .iter()
+            .find(|a| a.key.as_str() == key)
+            .map(|a| a.value.as_str().into_owned())
+    };
+    // The answering side of a call on the bus belongs to the service that is called.
+    let called = || {
+        matches!(span.span_kind, opentelemetry::trace::SpanKind::Server)
+            .then(|| find(RPC_SERVICE))
+            .flatten()
+    };
+    find(SERVICE).or_else(called).or_else(|| {
         let target = find(TARGET)?;
         let krate = target.split("::").next()?.strip_prefix("nimbus_")?;
         matches!(krate, "gateway" | "auth" | "ippool" | "provisioner").then(|| krate.to_owned())
@@ -267,7 +313,11 @@ fn own_service(span: &SpanData) -> Option<String> {
 }
 
 fn outcome(span: &SpanData) -> Outcome {
-    if matches!(span.status, Status::Error { .. }) { Outcome::Error } else { Outcome::Ok }
+    if matches!(span.status, Status::Error { .. }) {
+        Outcome::Error
+    } else {
+        Outcome::Ok
+    }
 }
 
 fn micros(from: SystemTime, to: SystemTime) -> u64 {
@@ -297,7 +347,10 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(traces: Traces, process: String) -> Self {
-        Self { traces, process: process.into() }
+        Self {
+            traces,
+            process: process.into(),
+        }
     }
 }
 
@@ -366,7 +419,10 @@ mod tests {
             traces.add(span(id, 1, 0, 2, vec![]), &process);
         }
         assert_eq!(traces.newest(5000).len(), MAX_TRACES);
-        assert!(traces.get(&TraceId::from(1).to_string()).is_none(), "the oldest went");
+        assert!(
+            traces.get(&TraceId::from(1).to_string()).is_none(),
+            "the oldest went"
+        );
     }
 
     #[test]
@@ -375,7 +431,10 @@ mod tests {
         for id in 1..2000 {
             traces.add(span(1, id, 0, id, vec![]), &process);
         }
-        assert_eq!(traces.get(&TraceId::from(1).to_string()).map(|t| t.spans.len()), Some(MAX_SPANS));
+        assert_eq!(
+            traces.get(&TraceId::from(1).to_string()).map(|t| t.spans.len()),
+            Some(MAX_SPANS)
+        );
     }
 
     #[test]
@@ -385,11 +444,25 @@ mod tests {
         traces.add(span(7, 2, 1, 10, target("nimbus_provisioner::saga")), &process);
         traces.add(span(7, 1, 0, 5, target("nimbus_gateway::layers")), &process);
         let trace = traces.get(&TraceId::from(7).to_string()).expect("kept");
-        let told: Vec<_> = trace.spans.iter().map(|s| (s.service.as_str(), s.start_us, s.duration_us)).collect();
-        assert_eq!(told, [("gateway", 0, 5000), ("provisioner", 5000, 5000), ("provisioner", 15000, 5000)]);
+        let told: Vec<_> = trace
+            .spans
+            .iter()
+            .map(|s| (s.service.as_str(), s.start_us, s.duration_us))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("gateway", 0, 5000),
+                ("provisioner", 5000, 5000),
+                ("provisioner", 15000, 5000)
+            ]
+        );
         assert_eq!(trace.spans[0].parent_id, None);
         let summary = &traces.newest(1)[0];
-        assert_eq!((summary.root.as_str(), summary.duration, summary.spans), ("span 1", Duration::from_millis(20), 3));
+        assert_eq!(
+            (summary.root.as_str(), summary.duration, summary.spans),
+            ("span 1", Duration::from_millis(20), 3)
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use http::StatusCode;
 use nimbus_bus::Scope;
 use nimbus_model::{SessionId, TokenId};
 use nimbus_proto::auth::{
-    ChangePassword, ChangePasswordRequest, CreateToken, CreateTokenRequest, ListSessions, ListTokens, Me, RevokeSession, RevokeToken,
+    ChangePassword, ChangePasswordRequest, CreateToken, CreateTokenRequest, ListSessions, ListTokens, Me,
+    RevokeSession, RevokeToken,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,9 +50,16 @@ async fn account(State(app): State<App>, signed: Signed) -> Answer<Data<AccountV
 #[utoipa::path(put, path = "/api/account/password", operation_id = "change_password", tag = "Account",
     security(("session" = []), ("token" = [])), request_body = PasswordBody,
     responses((status = 200, body = Data<OkView>), Refused))]
-async fn change_password(State(app): State<App>, signed: Signed, Body(body): Body<PasswordBody>) -> Answer<Data<OkView>> {
+async fn change_password(
+    State(app): State<App>,
+    signed: Signed,
+    Body(body): Body<PasswordBody>,
+) -> Answer<Data<OkView>> {
     signed.require(Scope::Account)?;
-    let request = ChangePasswordRequest { current: body.current_password, new: body.new_password };
+    let request = ChangePasswordRequest {
+        current: body.current_password,
+        new: body.new_password,
+    };
     app.ask_for::<ChangePassword>(&signed.principal, &request).await?;
     Ok(Data::of(OkView { ok: true }))
 }
@@ -76,9 +84,16 @@ async fn create_token(
     Body(body): Body<CreateTokenBody>,
 ) -> Answer<(StatusCode, Data<NewTokenView>)> {
     signed.require(Scope::Account)?;
-    let request = CreateTokenRequest { scopes: body.scopes()?, name: body.name, expires_in_days: body.expires_in_days };
+    let request = CreateTokenRequest {
+        scopes: body.scopes(),
+        name: body.name,
+        expires_in_days: body.expires_in_days,
+    };
     let created = app.ask_for::<CreateToken>(&signed.principal, &request).await?;
-    let view = NewTokenView { view: created.token.into(), token: created.secret.reveal().to_owned() };
+    let view = NewTokenView {
+        view: created.token.into(),
+        token: created.secret.reveal().to_owned(),
+    };
     Ok((StatusCode::CREATED, Data::of(view)))
 }
 

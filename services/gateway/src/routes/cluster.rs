@@ -40,11 +40,19 @@ struct NodesQuery {
 /// The cluster's nodes.
 #[utoipa::path(get, path = "/api/nodes", operation_id = "list_nodes", tag = "Cluster", params(NodesQuery),
     security(("session" = []), ("token" = [])), responses((status = 200, body = Data<Vec<NodeView>>), Refused))]
-async fn nodes(State(app): State<App>, Admin(signed): Admin, Params(query): Params<NodesQuery>) -> Answer<Data<Vec<NodeView>>> {
+async fn nodes(
+    State(app): State<App>,
+    Admin(signed): Admin,
+    Params(query): Params<NodesQuery>,
+) -> Answer<Data<Vec<NodeView>>> {
     let scored = query.include_scores.unwrap_or(query.preview_tier.is_some());
     let tier = scored.then(|| query.preview_tier.unwrap_or(Tier::Medium));
-    let nodes = app.ask_for::<ListNodes>(&signed.principal, &ListNodesRequest { tier, os: None }).await?;
-    Ok(Data::of(nodes.into_iter().map(|node| NodeView::of(node, tier)).collect()))
+    let nodes = app
+        .ask_for::<ListNodes>(&signed.principal, &ListNodesRequest { tier, os: None })
+        .await?;
+    Ok(Data::of(
+        nodes.into_iter().map(|node| NodeView::of(node, tier)).collect(),
+    ))
 }
 
 /// Every address of the pool, in numeric order.
@@ -59,7 +67,9 @@ async fn addresses(State(app): State<App>, Admin(signed): Admin) -> Answer<Data<
 #[utoipa::path(post, path = "/api/ips/reconcile", operation_id = "reconcile_addresses", tag = "Cluster",
     security(("session" = []), ("token" = [])), responses((status = 200, body = Data<AddressReconcileView>), Refused))]
 async fn reconcile(State(app): State<App>, Admin(signed): Admin) -> Answer<Data<AddressReconcileView>> {
-    let report = app.ask_once::<ippool::Reconcile>(&signed.principal, Key::of(request_id()), &()).await?;
+    let report = app
+        .ask_once::<ippool::Reconcile>(&signed.principal, Key::of(request_id()), &())
+        .await?;
     Ok(Data::of(report.into()))
 }
 
@@ -75,5 +85,7 @@ async fn guests(State(app): State<App>, Admin(signed): Admin) -> Answer<Data<Vec
 #[utoipa::path(get, path = "/api/cluster/stats", operation_id = "cluster_stats", tag = "Cluster",
     security(("session" = []), ("token" = [])), responses((status = 200, body = Data<StatsView>), Refused))]
 async fn stats(State(app): State<App>, Admin(signed): Admin) -> Answer<Data<StatsView>> {
-    Ok(Data::of(app.ask_for::<GetStats>(&signed.principal, &()).await?.into()))
+    Ok(Data::of(
+        app.ask_for::<GetStats>(&signed.principal, &()).await?.into(),
+    ))
 }

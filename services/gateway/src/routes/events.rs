@@ -44,9 +44,17 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn events(State(app): State<App>, signed: Signed, headers: HeaderMap) -> Answer<Response> {
     signed.require(Scope::MachinesRead)?;
     let slot = app.streams.take(signed.principal.identity.user).ok_or_else(|| {
-        ApiError::new(Code::RateResourceExhausted, format!("there are {} open event streams of this user", app.config.streams_per_user))
+        ApiError::new(
+            Code::RateResourceExhausted,
+            format!(
+                "there are {} open event streams of this user",
+                app.config.streams_per_user
+            ),
+        )
     })?;
-    let last = headers.get("last-event-id").map(|id| id.to_str().ok().and_then(|id| id.trim().parse().ok()));
+    let last = headers
+        .get("last-event-id")
+        .map(|id| id.to_str().ok().and_then(|id| id.trim().parse().ok()));
     let feed = Feed::new(app, signed, last, slot);
     let body = Body::from_stream(stream::unfold(feed, |mut feed| async move {
         let text = feed.next().await?;
@@ -75,8 +83,8 @@ impl Feed {
     /// `last` is none without a `Last-Event-ID`, and some none with one that cannot be read.
     fn new(app: App, signed: Signed, last: Option<Option<u64>>, slot: OwnedSemaphorePermit) -> Self {
         let open = app.metrics.stream();
-        // Zero is before every event, and so never complete.
-        let subscription = app.hub.subscribe(last.map(|last| last.unwrap_or(0)));
+        // What cannot be read is an event that has never been.
+        let subscription = app.hub.subscribe(last.map(|last| last.unwrap_or(u64::MAX)));
         let mut feed = Self {
             heartbeat: interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
             ready: VecDeque::from([": open\nretry: 2000\n\n".to_owned()]),
@@ -89,7 +97,11 @@ impl Feed {
         match subscription.missed {
             None => feed.ready.push_back(reset(subscription.newest)),
             Some(missed) => {
-                let seen: Vec<_> = missed.iter().filter(|event| feed.is_for_us(event)).map(|event| text(event)).collect();
+                let seen: Vec<_> = missed
+                    .iter()
+                    .filter(|event| feed.is_for_us(event))
+                    .map(|event| text(event))
+                    .collect();
                 feed.ready.extend(seen);
             }
         }
@@ -142,7 +154,10 @@ impl Feed {
 }
 
 fn text(event: &Shown) -> String {
-    format!("id: {}\nevent: {}\ndata: {}\n\n", event.sequence, event.name, event.data)
+    format!(
+        "id: {}\nevent: {}\ndata: {}\n\n",
+        event.sequence, event.name, event.data
+    )
 }
 
 fn reset(newest: Option<u64>) -> String {

@@ -43,12 +43,25 @@ async fn current_health(app: &App) -> HealthView {
     let deployment = tokio::time::timeout(PROBE, app.deployment()).await;
     let cluster = deployment.as_ref().map(|d| d.cluster.as_ref());
     let (status, version, error) = match cluster {
-        Ok(Ok(ClusterHealth { missing, version, error })) => {
-            let missing_text = (!missing.is_empty()).then(|| "not configured yet: GET /api/setup/status lists what is missing".to_owned());
-            (if missing.is_empty() { "ok" } else { "setup" }, version.clone(), error.clone().or(missing_text))
+        Ok(Ok(ClusterHealth {
+            missing,
+            version,
+            error,
+        })) => {
+            let missing_text = (!missing.is_empty())
+                .then(|| "not configured yet: GET /api/setup/status lists what is missing".to_owned());
+            (
+                if missing.is_empty() { "ok" } else { "setup" },
+                version.clone(),
+                error.clone().or(missing_text),
+            )
         }
         Ok(Err(fault)) => ("ok", None, Some(fault.message.clone())),
-        Err(_) => ("ok", None, Some(format!("no answer within {} s", PROBE.as_secs()))),
+        Err(_) => (
+            "ok",
+            None,
+            Some(format!("no answer within {} s", PROBE.as_secs())),
+        ),
     };
     HealthView {
         ok: true,
@@ -84,7 +97,11 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<ReadyView>) {
     let deployment = app.deployment().await;
     let services = deployment.services(app.bus.is_connected());
     let ready = services.values().all(|answers| *answers);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(ReadyView { ready, services }))
 }
 
@@ -108,7 +125,11 @@ async fn setup_status(State(app): State<App>) -> Answer<Data<SetupView>> {
     let (users, cluster) = tokio::join!(app.ask::<Setup>(&()), app.ask::<Health>(&()));
     let SetupStatus { has_users } = users?;
     let missing: Vec<_> = cluster?.missing.into_iter().map(MissingView::from).collect();
-    Ok(Data::of(SetupView { configured: missing.is_empty(), needs_admin_setup: !has_users, missing }))
+    Ok(Data::of(SetupView {
+        configured: missing.is_empty(),
+        needs_admin_setup: !has_users,
+        missing,
+    }))
 }
 
 /// Registers the first user and signs them in.
@@ -131,7 +152,12 @@ async fn setup_admin(
         only_first: true,
     };
     app.ask::<nimbus_proto::auth::Register>(&register).await?;
-    let login = LoginRequest { email: body.email, password: body.password, address, user_agent: user_agent(&headers) };
+    let login = LoginRequest {
+        email: body.email,
+        password: body.password,
+        address,
+        user_agent: user_agent(&headers),
+    };
     let (cookie, user) = open_session(&app, &login, origin).await?;
     Ok(([(SET_COOKIE, cookie)], Data::of(user)).into_response())
 }
@@ -140,21 +166,36 @@ async fn setup_admin(
 #[utoipa::path(get, path = "/api/openapi.json", operation_id = "openapi", tag = "Documentation",
     responses((status = 200, body = Object, description = "OpenAPI 3.1.")))]
 async fn openapi(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], app.document.clone()).into_response()
+    (
+        [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")],
+        app.document.clone(),
+    )
+        .into_response()
 }
 
 /// This document, to read.
 #[utoipa::path(get, path = "/api/docs", operation_id = "docs", tag = "Documentation",
     responses((status = 200, body = String, content_type = "text/html")))]
 async fn docs() -> Response {
-    ([(CACHE_CONTROL, "no-cache")], Html(docs_page::page(&crate::openapi::document()))).into_response()
+    (
+        [(CACHE_CONTROL, "no-cache")],
+        Html(docs_page::page(&crate::openapi::document())),
+    )
+        .into_response()
 }
 
 /// The style of the page above.
 #[utoipa::path(get, path = "/api/docs.css", operation_id = "docs_style", tag = "Documentation",
     responses((status = 200, body = String, content_type = "text/css")))]
 async fn docs_style() -> Response {
-    ([(CONTENT_TYPE, "text/css; charset=utf-8"), (CACHE_CONTROL, "no-cache")], docs_page::STYLE).into_response()
+    (
+        [
+            (CONTENT_TYPE, "text/css; charset=utf-8"),
+            (CACHE_CONTROL, "no-cache"),
+        ],
+        docs_page::STYLE,
+    )
+        .into_response()
 }
 
 /// The error catalogue.

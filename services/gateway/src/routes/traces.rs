@@ -31,12 +31,25 @@ struct ListQuery {
 /// Those of the process that answers; with services in processes of their own, each has its part.
 #[utoipa::path(get, path = "/api/traces", operation_id = "list_traces", tag = "Traces", params(ListQuery),
     security(("session" = []), ("token" = [])), responses((status = 200, body = Data<Vec<TraceRowView>>), Refused))]
-async fn list(State(app): State<App>, Admin(_): Admin, Params(query): Params<ListQuery>) -> Answer<Data<Vec<TraceRowView>>> {
+async fn list(
+    State(app): State<App>,
+    Admin(_): Admin,
+    Params(query): Params<ListQuery>,
+) -> Answer<Data<Vec<TraceRowView>>> {
     let limit = query.limit.unwrap_or(50);
     if !(1..=500).contains(&limit) {
-        return Err(ApiError::field("limit", format!("limit: expected 1 to 500, got {limit}")));
+        return Err(ApiError::field(
+            "limit",
+            format!("limit: expected 1 to 500, got {limit}"),
+        ));
     }
-    Ok(Data::of(app.traces.newest(limit).into_iter().map(TraceRowView::from).collect()))
+    Ok(Data::of(
+        app.traces
+            .newest(limit)
+            .into_iter()
+            .map(TraceRowView::from)
+            .collect(),
+    ))
 }
 
 /// One trace.
@@ -44,6 +57,11 @@ async fn list(State(app): State<App>, Admin(_): Admin, Params(query): Params<Lis
     params(("id" = String, Path, description = "The trace, 32 hexadecimal digits.")), security(("session" = []), ("token" = [])),
     responses((status = 200, body = Data<TraceView>), Refused))]
 async fn get(State(app): State<App>, Admin(_): Admin, Id(id): Id<String>) -> Answer<Data<TraceView>> {
-    let trace = app.traces.get(&id).ok_or_else(|| ApiError::new(Code::OpNotFound, "there is no such trace, or it is not kept any more"))?;
+    let trace = app.traces.get(&id).ok_or_else(|| {
+        ApiError::new(
+            Code::OpNotFound,
+            "there is no such trace, or it is not kept any more",
+        )
+    })?;
     Ok(Data::of(trace.into()))
 }

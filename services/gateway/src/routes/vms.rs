@@ -12,8 +12,8 @@ use nimbus_bus::Key;
 use nimbus_errors::{Code, Fault};
 use nimbus_model::MachineId;
 use nimbus_proto::machine::{
-    ClaimKey, Create, CreateRequest, Delete, Get, KeyChoice, List, ListRequest, Operation, OperationState, Power, PowerAction,
-    PowerRequest, Reconcile, StepState,
+    ClaimKey, Create, CreateRequest, Delete, Get, KeyChoice, List, ListRequest, Operation, OperationState,
+    Power, PowerAction, PowerRequest, Reconcile, StepState,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -61,15 +61,31 @@ struct ListQuery {
 /// The caller's machines, newest first.
 #[utoipa::path(get, path = "/api/vms", operation_id = "list_vms", tag = "Machines", params(ListQuery),
     security(("session" = []), ("token" = [])), responses((status = 200, body = Page<MachineView>), Refused))]
-async fn list(State(app): State<App>, signed: Signed, Params(query): Params<ListQuery>) -> Answer<Page<MachineView>> {
+async fn list(
+    State(app): State<App>,
+    signed: Signed,
+    Params(query): Params<ListQuery>,
+) -> Answer<Page<MachineView>> {
     let limit = query.limit.unwrap_or(100);
     if !(1..=500).contains(&limit) {
-        return Err(ApiError::field("limit", format!("limit: expected 1 to 500, got {limit}")));
+        return Err(ApiError::field(
+            "limit",
+            format!("limit: expected 1 to 500, got {limit}"),
+        ));
     }
     let before = query.cursor.map(|c| c.parse::<MachineId>()).transpose();
-    let before = before.map_err(|_| ApiError::field("cursor", "cursor: expected the next_cursor of an earlier answer"))?;
+    let before = before
+        .map_err(|_| ApiError::field("cursor", "cursor: expected the next_cursor of an earlier answer"))?;
     // One more than asked for tells whether there is another page.
-    let mut machines = app.ask_for::<List>(&signed.principal, &ListRequest { limit: limit + 1, before }).await?;
+    let mut machines = app
+        .ask_for::<List>(
+            &signed.principal,
+            &ListRequest {
+                limit: limit + 1,
+                before,
+            },
+        )
+        .await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let next_cursor = if machines.len() > wanted {
         machines.truncate(wanted);
@@ -77,7 +93,11 @@ async fn list(State(app): State<App>, signed: Signed, Params(query): Params<List
     } else {
         None
     };
-    Ok(Page { success: true, data: machines.into_iter().map(MachineView::from).collect(), next_cursor })
+    Ok(Page {
+        success: true,
+        data: machines.into_iter().map(MachineView::from).collect(),
+        next_cursor,
+    })
 }
 
 /// One of the caller's machines.
@@ -137,7 +157,12 @@ enum Line {
         (status = 200, description = "Made.", content((Data<ProvisionView> = "application/json"), (Line = "application/x-ndjson"))),
         (status = 202, body = Data<OperationView>, description = "Being made; `Location` names the operation."),
         Refused))]
-async fn create(State(app): State<App>, signed: Signed, headers: HeaderMap, Body(body): Body<CreateBody>) -> Answer<Response> {
+async fn create(
+    State(app): State<App>,
+    signed: Signed,
+    headers: HeaderMap,
+    Body(body): Body<CreateBody>,
+) -> Answer<Response> {
     let request = order(body)?;
     let generated = request.key == KeyChoice::Generate;
     let key = idempotency_key(&signed, "create", &headers)?;
@@ -153,17 +178,32 @@ async fn create(State(app): State<App>, signed: Signed, headers: HeaderMap, Body
 }
 
 fn order(body: CreateBody) -> Answer<CreateRequest> {
-    let public = body.ssh_pubkey.as_deref().map(str::trim).filter(|key| !key.is_empty());
+    let public = body
+        .ssh_pubkey
+        .as_deref()
+        .map(str::trim)
+        .filter(|key| !key.is_empty());
     let key = match (public, body.generate_key.unwrap_or(false)) {
         (Some(key), false) => KeyChoice::Public(key.to_owned()),
         (None, true) => KeyChoice::Generate,
         (Some(_), true) => {
-            return Err(ApiError::field("generate_key", "generate_key: give either ssh_pubkey or generate_key, not both"));
+            return Err(ApiError::field(
+                "generate_key",
+                "generate_key: give either ssh_pubkey or generate_key, not both",
+            ));
         }
-        (None, false) => return Err(ApiError::field("ssh_pubkey", "ssh_pubkey: give an OpenSSH public key, or generate_key: true")),
+        (None, false) => {
+            return Err(ApiError::field(
+                "ssh_pubkey",
+                "ssh_pubkey: give an OpenSSH public key, or generate_key: true",
+            ));
+        }
     };
     if body.enable_gpu.unwrap_or(false) {
-        return Err(ApiError::field("enable_gpu", "enable_gpu: this installation has no GPUs to give"));
+        return Err(ApiError::field(
+            "enable_gpu",
+            "enable_gpu: this installation has no GPUs to give",
+        ));
     }
     Ok(CreateRequest {
         hostname: body.hostname,
@@ -175,7 +215,12 @@ fn order(body: CreateBody) -> Answer<CreateRequest> {
 }
 
 /// What a finished operation gave, with the private key when it is there to be had.
-async fn outcome(app: &App, signed: &Signed, operation: &Operation, generated: bool) -> Result<ProvisionView, Fault> {
+async fn outcome(
+    app: &App,
+    signed: &Signed,
+    operation: &Operation,
+    generated: bool,
+) -> Result<ProvisionView, Fault> {
     let result = match (&operation.result, operation.state) {
         (Some(result), OperationState::Succeeded) => result.clone(),
         _ => return Err(failure(operation)),
@@ -193,8 +238,14 @@ async fn outcome(app: &App, signed: &Signed, operation: &Operation, generated: b
         Err(fault) if fault.is(Code::MachineKeyClaimed) => ProvisionView::of(result, None),
         Err(fault) => {
             let mut view = ProvisionView::of(result, None);
-            let hint = format!("the private key could not be fetched ({fault}); try POST /api/operations/{}/private-key", operation.id);
-            view.warning = Some(view.warning.map_or(hint.clone(), |warning| format!("{warning}; {hint}")));
+            let hint = format!(
+                "the private key could not be fetched ({fault}); try POST /api/operations/{}/private-key",
+                operation.id
+            );
+            view.warning = Some(
+                view.warning
+                    .map_or(hint.clone(), |warning| format!("{warning}; {hint}")),
+            );
             view
         }
     })
@@ -202,7 +253,9 @@ async fn outcome(app: &App, signed: &Signed, operation: &Operation, generated: b
 
 fn narrate(app: App, signed: Signed, operation: Operation, generated: bool) -> Response {
     let (send, receive) = mpsc::channel(16);
-    let work = answering(request_id(), async move { tell(&app, &signed, operation, generated, &send).await });
+    let work = answering(request_id(), async move {
+        tell(&app, &signed, operation, generated, &send).await
+    });
     tokio::spawn(work.in_current_span());
     let lines = ReceiverStream::new(receive).map(Ok::<Bytes, Infallible>);
     let headers = [(CONTENT_TYPE, NDJSON), (CACHE_CONTROL, "no-cache, no-transform")];
@@ -212,7 +265,15 @@ fn narrate(app: App, signed: Signed, operation: Operation, generated: bool) -> R
 async fn tell(app: &App, signed: &Signed, operation: Operation, generated: bool, out: &mpsc::Sender<Bytes>) {
     let mut follow = Follow::new(app, signed, operation.id);
     // Sending fails when the client has left; the work does not depend on us.
-    if say(out, &Line::OperationId { operation_id: operation.id.to_string() }).await.is_err() {
+    if say(
+        out,
+        &Line::OperationId {
+            operation_id: operation.id.to_string(),
+        },
+    )
+    .await
+    .is_err()
+    {
         return;
     }
     let mut told = 0;
@@ -225,9 +286,18 @@ async fn tell(app: &App, signed: &Signed, operation: Operation, generated: bool,
             Ok(operation) => operation,
             Err(fault) => break Err(fault),
         };
-        for step in operation.steps.iter().skip(told).take_while(|step| step.state == StepState::Done) {
+        for step in operation
+            .steps
+            .iter()
+            .skip(told)
+            .take_while(|step| step.state == StepState::Done)
+        {
             let duration_ms = duration_ms(step).unwrap_or(0);
-            let line = Line::Progress { step: step.key.clone(), label: step.label.clone(), duration_ms };
+            let line = Line::Progress {
+                step: step.key.clone(),
+                label: step.label.clone(),
+                duration_ms,
+            };
             if say(out, &line).await.is_err() {
                 return;
             }
@@ -235,7 +305,11 @@ async fn tell(app: &App, signed: &Signed, operation: Operation, generated: bool,
         }
         if operation.state.is_final() {
             // Somebody who has left can still fetch the key later.
-            break if out.is_closed() { return } else { outcome(app, signed, &operation, generated).await };
+            break if out.is_closed() {
+                return;
+            } else {
+                outcome(app, signed, &operation, generated).await
+            };
         }
     };
     let line = match last {
@@ -270,16 +344,29 @@ async fn say(out: &mpsc::Sender<Bytes>, line: &Line) -> Result<(), mpsc::error::
     security(("session" = []), ("token" = [])),
     responses((status = 204, description = "Deleted."),
         (status = 202, body = Data<OperationView>, description = "Being deleted."), Refused))]
-async fn delete(State(app): State<App>, signed: Signed, headers: HeaderMap, Id(id): Id<MachineId>) -> Answer<Response> {
+async fn delete(
+    State(app): State<App>,
+    signed: Signed,
+    headers: HeaderMap,
+    Id(id): Id<MachineId>,
+) -> Answer<Response> {
     let key = idempotency_key(&signed, "delete", &headers)?;
     let operation = app.ask_once::<Delete>(&signed.principal, key, &id).await?;
     done(&app, &signed, &headers, operation).await
 }
 
-async fn power(app: &App, signed: &Signed, headers: &HeaderMap, machine: MachineId, action: PowerAction) -> Answer<Response> {
+async fn power(
+    app: &App,
+    signed: &Signed,
+    headers: &HeaderMap,
+    machine: MachineId,
+    action: PowerAction,
+) -> Answer<Response> {
     let verb: &str = action.into();
     let key = idempotency_key(signed, verb, headers)?;
-    let operation = app.ask_once::<Power>(&signed.principal, key, &PowerRequest { machine, action }).await?;
+    let operation = app
+        .ask_once::<Power>(&signed.principal, key, &PowerRequest { machine, action })
+        .await?;
     done(app, signed, headers, operation).await
 }
 
@@ -301,34 +388,73 @@ macro_rules! power_route {
         #[doc = ""]
         #[doc = "Answers when it is done. With `Prefer: respond-async` the answer is the operation, at once."]
         #[utoipa::path(post, path = $path, operation_id = $id, tag = "Machines",
-            params(("id" = String, Path, description = "The machine, `vm_…`."),
-                ("Prefer" = Option<String>, Header, description = "`respond-async` to not wait.")),
-            security(("session" = []), ("token" = [])),
-            responses((status = 204, description = "Done."),
-                (status = 202, body = Data<OperationView>, description = "Being done."), Refused))]
-        async fn $name(State(app): State<App>, signed: Signed, headers: HeaderMap, Id(id): Id<MachineId>) -> Answer<Response> {
+                    params(("id" = String, Path, description = "The machine, `vm_…`."),
+                        ("Prefer" = Option<String>, Header, description = "`respond-async` to not wait.")),
+                    security(("session" = []), ("token" = [])),
+                    responses((status = 204, description = "Done."),
+                        (status = 202, body = Data<OperationView>, description = "Being done."), Refused))]
+        async fn $name(
+            State(app): State<App>,
+            signed: Signed,
+            headers: HeaderMap,
+            Id(id): Id<MachineId>,
+        ) -> Answer<Response> {
             power(&app, &signed, &headers, id, PowerAction::$action).await
         }
     };
 }
 
-power_route!(start, "/api/vms/{id}/start", "start_vm", Start, "Powers a machine on.");
-power_route!(shutdown, "/api/vms/{id}/shutdown", "shutdown_vm", Shutdown, "Asks a machine's guest to power off.");
-power_route!(stop, "/api/vms/{id}/stop", "stop_vm", Stop, "Powers a machine off at once.");
-power_route!(reboot, "/api/vms/{id}/reboot", "reboot_vm", Reboot, "Asks a machine's guest to restart.");
+power_route!(
+    start,
+    "/api/vms/{id}/start",
+    "start_vm",
+    Start,
+    "Powers a machine on."
+);
+power_route!(
+    shutdown,
+    "/api/vms/{id}/shutdown",
+    "shutdown_vm",
+    Shutdown,
+    "Asks a machine's guest to power off."
+);
+power_route!(
+    stop,
+    "/api/vms/{id}/stop",
+    "stop_vm",
+    Stop,
+    "Powers a machine off at once."
+);
+power_route!(
+    reboot,
+    "/api/vms/{id}/reboot",
+    "reboot_vm",
+    Reboot,
+    "Asks a machine's guest to restart."
+);
 
 /// Compares the machines' rows with the cluster now.
 #[utoipa::path(post, path = "/api/vms/reconcile", operation_id = "reconcile_vms", tag = "Cluster",
     security(("session" = []), ("token" = [])), responses((status = 200, body = Data<MachineReconcileView>), Refused))]
 async fn reconcile(State(app): State<App>, Admin(signed): Admin) -> Answer<Data<MachineReconcileView>> {
-    let report = app.ask_once::<Reconcile>(&signed.principal, Key::of(request_id()), &()).await?;
+    let report = app
+        .ask_once::<Reconcile>(&signed.principal, Key::of(request_id()), &())
+        .await?;
     Ok(Data::of(report.into()))
 }
 
 fn accepted(operation: Operation) -> Response {
     let location = format!("/api/operations/{}", operation.id);
-    let headers = [(LOCATION, location), (PREFERENCE_APPLIED, "respond-async".to_owned())];
-    (StatusCode::ACCEPTED, headers, Data::of(OperationView::from(operation))).into_response()
+    let headers = [
+        (LOCATION, location),
+        (PREFERENCE_APPLIED, "respond-async".to_owned()),
+    ];
+    (
+        StatusCode::ACCEPTED,
+        headers,
+        Data::of(OperationView::from(operation)),
+    )
+        .into_response()
 }
 
 /// RFC 7240: preferences are separated by commas, each with parameters after a semicolon.
@@ -337,16 +463,36 @@ fn wants_async(headers: &HeaderMap) -> bool {
 }
 
 fn wants(headers: &HeaderMap, name: HeaderName, value: &str) -> bool {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|one| one.split(';').next().is_some_and(|one| one.trim().eq_ignore_ascii_case(value)))
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|one| {
+        one.split(';')
+            .next()
+            .is_some_and(|one| one.trim().eq_ignore_ascii_case(value))
+    })
 }
 
 /// The client's key within its user's own, so that nobody can use up another's; without one, the
 /// request itself, so that the bus may send it twice.
 fn idempotency_key(signed: &Signed, what: &str, headers: &HeaderMap) -> Answer<Key> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(Key::of(request_id())) };
-    let text = value.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()));
-    let text = text.ok_or_else(|| ApiError::field("Idempotency-Key", "Idempotency-Key: expected 1 to 255 visible ASCII characters"))?;
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(Key::of(request_id()));
+    };
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()));
+    let text = text.ok_or_else(|| {
+        ApiError::field(
+            "Idempotency-Key",
+            "Idempotency-Key: expected 1 to 255 visible ASCII characters",
+        )
+    })?;
     let digest = hex::encode(Sha256::digest(text.as_bytes()));
-    Ok(Key::new(format!("{}:{what}:{digest}", signed.principal.identity.user)))
+    Ok(Key::new(format!(
+        "{}:{what}:{digest}",
+        signed.principal.identity.user
+    )))
 }

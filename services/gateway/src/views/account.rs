@@ -1,7 +1,6 @@
 //! Accounts, sessions and tokens.
 
 use nimbus_bus::Scope;
-use nimbus_errors::{Code, Fault};
 use nimbus_proto::auth::{Secret, Session, Token, User};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -23,7 +22,12 @@ pub(crate) struct UserView {
 
 impl From<User> for UserView {
     fn from(user: User) -> Self {
-        Self { id: user.id.to_string(), name: user.name, email: user.email, is_admin: user.is_admin }
+        Self {
+            id: user.id.to_string(),
+            name: user.name,
+            email: user.email,
+            is_admin: user.is_admin,
+        }
     }
 }
 
@@ -160,7 +164,11 @@ impl From<Token> for TokenView {
         Self {
             id: token.id.to_string(),
             name: token.name,
-            scopes: token.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            scopes: token
+                .scopes
+                .iter()
+                .map(|scope| scope.as_str().to_owned())
+                .collect(),
             prefix: token.prefix,
             created_at: token.created_at.into(),
             expires_at: token.expires_at.map(At),
@@ -188,40 +196,48 @@ pub(crate) struct CreateTokenBody {
     pub name: String,
     /// What it may be used for; `machines:read` and `machines:write` when absent.
     #[serde(default)]
-    #[schema(schema_with = scopes_schema)]
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<Vec<ScopeName>>,
     /// Days until it ends; never when absent or null.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 366)]
     pub expires_in_days: Option<u32>,
 }
 
-impl CreateTokenBody {
-    pub(crate) fn scopes(&self) -> Result<Vec<Scope>, Fault> {
-        let Some(names) = &self.scopes else { return Ok(vec![Scope::MachinesRead, Scope::MachinesWrite]) };
-        let find = |name: &String| {
-            Scope::find(name).ok_or_else(|| {
-                let known: Vec<_> = Scope::all().iter().map(|scope| scope.as_str()).collect();
-                Fault::new(Code::OpInvalidInput, format!("{name:?} is not a scope: expected one of {}", known.join(", ")))
-                    .with_detail(&serde_json::json!({ "field": "scopes" }))
-            })
-        };
-        names.iter().map(find).collect()
+/// What a token may be used for.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+pub(crate) enum ScopeName {
+    /// See machines and operations.
+    #[serde(rename = "machines:read")]
+    MachinesRead,
+    /// Create, change and delete machines.
+    #[serde(rename = "machines:write")]
+    MachinesWrite,
+    /// Manage the account: password, tokens, sessions.
+    #[serde(rename = "account")]
+    Account,
+    /// Everything an administrator may do, if the user is one.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl From<ScopeName> for Scope {
+    fn from(name: ScopeName) -> Self {
+        match name {
+            ScopeName::MachinesRead => Self::MachinesRead,
+            ScopeName::MachinesWrite => Self::MachinesWrite,
+            ScopeName::Account => Self::Account,
+            ScopeName::Admin => Self::Admin,
+        }
     }
 }
 
-fn scopes_schema() -> utoipa::openapi::Object {
-    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
-    let names = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(Scope::all().iter().map(|scope| scope.as_str())))
-        .build();
-    let array = ArrayBuilder::new().items(names).build();
-    let mut value = serde_json::to_value(&array).unwrap_or_default();
-    if let Some(object) = value.as_object_mut() {
-        object.insert("type".to_owned(), serde_json::json!(["array", "null"]));
+impl CreateTokenBody {
+    pub(crate) fn scopes(&self) -> Vec<Scope> {
+        match &self.scopes {
+            Some(names) => names.iter().copied().map(Scope::from).collect(),
+            None => vec![Scope::MachinesRead, Scope::MachinesWrite],
+        }
     }
-    serde_json::from_value(value).unwrap_or_else(|_| ObjectBuilder::new().schema_type(SchemaType::AnyValue).build())
 }
 
 /// A signed-in browser.

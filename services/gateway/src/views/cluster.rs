@@ -304,7 +304,10 @@ impl From<ClusterGuest> for GuestView {
             status: guest.status,
             source: guest.source.into(),
             nimbus_managed: managed,
-            ip_source: guest.ip.as_ref().map(|_| if managed { "pool" } else { "cluster" }),
+            ip_source: guest
+                .ip
+                .as_ref()
+                .map(|_| if managed { "pool" } else { "cluster" }),
             ip: guest.ip,
             tier: guest.tier.map(Tier::key),
             os_template: guest.os.map(|os| os.key()),
@@ -326,7 +329,10 @@ pub(crate) struct StatsView {
 
 impl From<ClusterStats> for StatsView {
     fn from(stats: ClusterStats) -> Self {
-        Self { storage_used: stats.storage_used, storage_total: stats.storage_total }
+        Self {
+            storage_used: stats.storage_used,
+            storage_total: stats.storage_total,
+        }
     }
 }
 
@@ -341,6 +347,9 @@ pub(crate) struct MachineEventView {
 
 impl MachineEventView {
     pub(crate) fn of(kind: &'static str, machine: Machine) -> Self {
-        Self { kind, vm: machine.into() }
+        Self {
+            kind,
+            vm: machine.into(),
+        }
     }
 }

@@ -230,7 +230,12 @@ pub(crate) struct OsView {
 
 impl From<OsOffer> for OsView {
     fn from(offer: OsOffer) -> Self {
-        Self { key: offer.os.key(), label: offer.os.label(), user: offer.os.user(), nodes: offer.nodes }
+        Self {
+            key: offer.os.key(),
+            label: offer.os.label(),
+            user: offer.os.user(),
+            nodes: offer.nodes,
+        }
     }
 }
 
@@ -258,8 +263,14 @@ impl From<Catalog> for CatalogView {
         Self {
             tiers: catalog.tiers.into_iter().map(TierView::from).collect(),
             os: catalog.os.into_iter().map(OsView::from).collect(),
-            quota: QuotaView { used: catalog.quota_used, limit: catalog.quota_limit },
-            cluster: ReachableView { reachable: catalog.cluster_error.is_none(), error: catalog.cluster_error },
+            quota: QuotaView {
+                used: catalog.quota_used,
+                limit: catalog.quota_limit,
+            },
+            cluster: ReachableView {
+                reachable: catalog.cluster_error.is_none(),
+                error: catalog.cluster_error,
+            },
         }
     }
 }
@@ -288,10 +299,13 @@ pub(crate) struct RejectedView {
 
 impl PlacementView {
     pub(crate) fn of(placement: Placement, admin: bool) -> Self {
-        let rejected = placement.rejected.into_iter().map(|(node, reasons)| RejectedView {
-            node: admin.then_some(node),
-            reasons: reasons.into_iter().map(Into::into).collect(),
-        });
+        let rejected = placement
+            .rejected
+            .into_iter()
+            .map(|(node, reasons)| RejectedView {
+                node: admin.then_some(node),
+                reasons: reasons.into_iter().map(Into::into).collect(),
+            });
         Self {
             node: placement.node,
             node_score: placement.score,

@@ -1,6 +1,8 @@
 //! Operations: long work that one can watch.
 
-use nimbus_proto::machine::{Operation, OperationKind, OperationState, PrivateKey, ProvisionResult, StepView as Step};
+use nimbus_proto::machine::{
+    Operation, OperationKind, OperationState, PrivateKey, ProvisionResult, StepView as Step,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -133,9 +135,14 @@ impl From<Operation> for OperationView {
     fn from(operation: Operation) -> Self {
         let message = message(&operation);
         let id = operation.id.to_string();
-        let failed_at = operation.finished_at.or(operation.started_at).unwrap_or(operation.created_at);
+        let failed_at = operation
+            .finished_at
+            .or(operation.started_at)
+            .unwrap_or(operation.created_at);
         // Nobody's request failed here: the operation is what one looks for in the log.
-        let fault = operation.fault.map(|fault| FaultView::of(&fault, id.clone(), failed_at));
+        let fault = operation
+            .fault
+            .map(|fault| FaultView::of(&fault, id.clone(), failed_at));
         Self {
             id,
             kind: operation.kind.into(),
@@ -167,7 +174,10 @@ fn message(operation: &Operation) -> String {
             OperationKind::Shutdown | OperationKind::Stop => format!("{} is stopped", operation.hostname),
             OperationKind::Reboot => format!("{} is restarted", operation.hostname),
         },
-        OperationState::Failed => operation.fault.as_ref().map_or_else(|| "Failed".to_owned(), |fault| fault.message.clone()),
+        OperationState::Failed => operation
+            .fault
+            .as_ref()
+            .map_or_else(|| "Failed".to_owned(), |fault| fault.message.clone()),
         OperationState::Running => match (current(StepState::Undoing), current(StepState::Running)) {
             (Some(step), _) => format!("Taking back: {}", step.label),
             (None, Some(step)) => step.label.clone(),
@@ -187,6 +197,9 @@ pub(crate) struct PrivateKeyView {
 
 impl From<PrivateKey> for PrivateKeyView {
     fn from(key: PrivateKey) -> Self {
-        Self { key_name: key.key_name, private_key: key.private_key.reveal().to_owned() }
+        Self {
+            key_name: key.key_name,
+            private_key: key.private_key.reveal().to_owned(),
+        }
     }
 }

@@ -63,7 +63,10 @@ pub(crate) struct MissingView {
 
 impl From<MissingSetting> for MissingView {
     fn from(missing: MissingSetting) -> Self {
-        Self { setting: missing.setting, expected: missing.expected }
+        Self {
+            setting: missing.setting,
+            expected: missing.expected,
+        }
     }
 }
 
@@ -112,13 +115,18 @@ impl From<Entry> for CodeView {
             retryable: entry.retryable,
             severity: entry.severity.as_str(),
             meaning: entry.meaning,
-            remediation: Remediation { action: entry.action.as_str().to_owned(), message: entry.remedy.to_owned() },
+            remediation: Remediation {
+                action: entry.action.as_str().to_owned(),
+                message: entry.remedy.to_owned(),
+            },
         }
     }
 }
 
 impl CatalogueView {
     pub(crate) fn whole() -> Self {
-        Self { errors: Code::all().map(|code| code.entry().into()).collect() }
+        Self {
+            errors: Code::all().map(|code| code.entry().into()).collect(),
+        }
     }
 }

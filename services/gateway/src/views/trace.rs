@@ -75,7 +75,10 @@ pub(crate) struct SpanView {
 
 impl From<Trace> for TraceView {
     fn from(trace: Trace) -> Self {
-        Self { trace_id: trace.trace_id, spans: trace.spans.into_iter().map(SpanView::from).collect() }
+        Self {
+            trace_id: trace.trace_id,
+            spans: trace.spans.into_iter().map(SpanView::from).collect(),
+        }
     }
 }
 

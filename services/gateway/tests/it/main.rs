@@ -1,0 +1,17 @@
+//! The gateway over a real socket, in front of a real bus with small services behind it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
+mod account;
+mod edge;
+mod events;
+mod machines;
+mod peers;
+mod routes;
+mod server;
+mod world;
