@@ -18,7 +18,7 @@ fn published<E: Event>() -> String {
 /// | gateway | the whole public surface of auth, ippool and provisioner | – | all events |
 /// | auth | – | user, credential | credential revoked |
 /// | ippool | auth's verifying keys | address | user signed in, credential revoked |
-/// | provisioner | ippool's reserve, allocate, release, status; auth's verifying keys | operation, machine | credential revoked |
+/// | provisioner | ippool's reserve, confirm, allocate, release, status; auth's verifying keys | operation, machine | credential revoked |
 #[must_use]
 pub fn of(service: &str) -> Option<Grants> {
     let keys = auth::VerifyingKeys::subject();
@@ -95,6 +95,7 @@ pub fn of(service: &str) -> Option<Grants> {
             calls: vec![
                 keys,
                 ippool::Reserve::subject(),
+                ippool::Confirm::subject(),
                 ippool::Allocate::subject(),
                 ippool::Release::subject(),
                 ippool::Status::subject(),

@@ -18,6 +18,22 @@ pub struct ReserveRequest {
     pub hostname: String,
 }
 
+/// Looks again at a reserved address after the machine's VM was told it.
+///
+/// Two installations that share a cluster can reserve the same address at the same moment: neither sees
+/// the other's promise. Their VMs show it, so whoever looks after writing sees the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmRequest {
+    /// Whose address.
+    pub machine: MachineId,
+    /// Shown in the list of addresses.
+    pub hostname: String,
+    /// The address that the VM was told.
+    pub ip: Ipv4Addr,
+    /// The machine's VM.
+    pub vmid: u32,
+}
+
 /// A reserved address and what a guest needs beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -215,6 +231,9 @@ fn address() -> Address {
 
 method!(/// Reserves the lowest free address.
     Reserve = ippool.reserve, 20000 ms, SameKey, Service, ReserveRequest => Lease, samples reserve() => lease());
+method!(/// Looks again after the VM was told its address; another lease when another guest has it too.
+    Confirm = ippool.confirm, 20000 ms, SameKey, Service, ConfirmRequest => Lease,
+    samples ConfirmRequest { machine: sample::machine(), hostname: "web-1".into(), ip: Ipv4Addr::new(10, 0, 0, 9), vmid: 101 } => lease());
 method!(/// Marks a reserved address as in use.
     Allocate = ippool.allocate, 5000 ms, SameKey, Service, AllocateRequest => (),
     samples AllocateRequest { machine: sample::machine(), ip: Ipv4Addr::new(10, 0, 0, 9), vmid: 101 } => ());

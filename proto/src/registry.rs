@@ -94,6 +94,7 @@ registry![
     auth::VerifyingKeys,
     auth::Setup,
     ippool::Reserve,
+    ippool::Confirm,
     ippool::Allocate,
     ippool::Release,
     ippool::List,

@@ -2,12 +2,12 @@
 
 use nimbus_bus::{Bus, BusError, Incoming, Serving};
 use nimbus_errors::Fault;
-use nimbus_proto::ippool::{Allocate, List, Reconcile, Release, Reserve, Status};
+use nimbus_proto::ippool::{Allocate, Confirm, List, Reconcile, Release, Reserve, Status};
 
 use crate::error::PoolError;
 use crate::pool::Pool;
 use crate::reconcile::run::{Reconciler, Trigger};
-use crate::reserve::reserve;
+use crate::reserve::{confirm, reserve};
 use crate::snapshot::Cluster;
 
 pub(crate) async fn serve(
@@ -16,14 +16,15 @@ pub(crate) async fn serve(
     cluster: Option<&Cluster>,
     reconciler: Option<&Reconciler>,
 ) -> Result<Serving, BusError> {
-    let (reserving, allocating, releasing, listing, telling) = (
+    let (reserving, confirming, allocating, releasing, listing, telling) = (
+        pool.clone(),
         pool.clone(),
         pool.clone(),
         pool.clone(),
         pool.clone(),
         pool.clone(),
     );
-    let (cluster, reconciler) = (cluster.cloned(), reconciler.cloned());
+    let (cluster, looking, reconciler) = (cluster.cloned(), cluster.cloned(), reconciler.cloned());
     bus.serve("ippool", env!("CARGO_PKG_VERSION"), "Static addresses")
         .method::<Reserve, _, _>(move |call: Incoming<Reserve>| {
             let (pool, cluster) = (reserving.clone(), cluster.clone());
@@ -31,6 +32,10 @@ pub(crate) async fn serve(
                 let request = call.request;
                 Ok(reserve(&pool, cluster.as_ref(), request.machine, &request.hostname).await?)
             }
+        })
+        .method::<Confirm, _, _>(move |call: Incoming<Confirm>| {
+            let (pool, cluster) = (confirming.clone(), looking.clone());
+            async move { Ok(confirm(&pool, cluster.as_ref(), call.request).await?) }
         })
         .method::<Allocate, _, _>(move |call: Incoming<Allocate>| {
             let pool = allocating.clone();

@@ -8,9 +8,12 @@
 //!                                                    └─ cannot tell ────▶ promise taken back, partial
 //! ```
 
-use nimbus_model::MachineId;
-use nimbus_proto::ippool::{AddressStatus, Lease};
+use std::time::Duration;
 
+use nimbus_model::MachineId;
+use nimbus_proto::ippool::{AddressStatus, ConfirmRequest, Lease};
+
+use crate::config::Network;
 use crate::error::PoolError;
 use crate::pool::{PassedOver, Pool, Taken};
 use crate::snapshot::{Cluster, Guest};
@@ -20,6 +23,8 @@ use crate::state::Row;
 const TRIES: usize = 3;
 /// How often the whole is begun again because others changed the row.
 const RACES: usize = 8;
+/// Over how many milliseconds those spread who give way at the same time.
+const SPREAD_MS: u128 = 400;
 
 /// Gives `machine` an address that nobody in the cluster has.
 ///
@@ -36,11 +41,7 @@ pub(crate) async fn reserve(
     let cluster = cluster.ok_or(PoolError::NotConfigured {
         missing: "PROXMOX_HOST",
     })?;
-    let lease = |row: &Row| Lease {
-        ip: row.ip,
-        prefix: network.prefix,
-        gateway: network.gateway,
-    };
+    let lease = |row: &Row| lease(network, row);
     let mut tried = Vec::new();
     let mut races = 0;
     let mut taken = pool.take(machine, hostname).await?;
@@ -76,6 +77,59 @@ pub(crate) async fn reserve(
             }
             PassedOver::Raced => return Err(PoolError::Raced { machine }),
         };
+    }
+}
+
+/// Looks at an address again after the machine's VM was told it, and gives another one when another
+/// guest has it too. The caller tells its VM that one and asks again.
+///
+/// Whoever sees another guest gives way, also when the other does the same: one of two that write and
+/// then look sees the other for certain, but which one is chance.
+pub(crate) async fn confirm(
+    pool: &Pool,
+    cluster: Option<&Cluster>,
+    request: ConfirmRequest,
+) -> Result<Lease, PoolError> {
+    let ConfirmRequest {
+        machine,
+        hostname,
+        ip,
+        vmid,
+    } = request;
+    let network = pool.network()?;
+    let looking = cluster.ok_or(PoolError::NotConfigured {
+        missing: "PROXMOX_HOST",
+    })?;
+    let taken = pool.take(machine, &hostname).await?;
+    if taken.fresh || taken.row.ip != ip {
+        // An earlier look moved it on, or the promise ran out: what it has now is what the VM shall be told.
+        return reserve(pool, cluster, machine, &hostname).await;
+    }
+    let snapshot = looking.fresh().await?;
+    let other = snapshot
+        .held
+        .get(&ip)
+        .and_then(|guests| guests.iter().find(|guest| guest.vmid != vmid));
+    let Some(other) = other.filter(|_| taken.row.status != AddressStatus::Allocated) else {
+        return Ok(lease(network, &taken.row));
+    };
+    // The other installation may be choosing at this moment, too, and would choose the same next one.
+    let spread = u64::try_from(machine.uuid().as_u128() % SPREAD_MS).unwrap_or_default();
+    tokio::time::sleep(Duration::from_millis(spread)).await;
+    match pool
+        .pass_over(&taken.row, other, Some((machine, &hostname)))
+        .await?
+    {
+        PassedOver::Nothing => Err(PoolError::Exhausted { range: network.range }),
+        PassedOver::Next(_) | PassedOver::Raced => reserve(pool, cluster, machine, &hostname).await,
+    }
+}
+
+fn lease(network: Network, row: &Row) -> Lease {
+    Lease {
+        ip: row.ip,
+        prefix: network.prefix,
+        gateway: network.gateway,
     }
 }
 

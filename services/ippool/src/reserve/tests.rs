@@ -190,3 +190,43 @@ async fn what_is_missing_is_named() {
     assert!(error.to_string().contains("PROXMOX_HOST"), "{error}");
     assert_eq!(set.status().await.unwrap().free, 9);
 }
+
+fn told(machine: MachineId, address: &str, vmid: u32) -> ConfirmRequest {
+    ConfirmRequest {
+        machine,
+        hostname: "web".into(),
+        ip: ip(address),
+        vmid,
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_another_guest_was_told_too_is_given_up() {
+    on_both(|world| async move {
+        let (pool, (script, cluster)) = (pool(&world, network("10.0.0.1", "10.0.0.9")).await, cluster());
+        let machine = MachineId::fresh();
+        let lease = reserve(&pool, Some(&cluster), machine, "web").await.unwrap();
+        assert_eq!(lease.ip, ip("10.0.0.1"));
+        // Written at the same moment, with the same name: only the number tells them apart.
+        script.hold("10.0.0.1", 101, "web");
+        script.hold("10.0.0.1", 102, "web");
+        let moved = confirm(&pool, Some(&cluster), told(machine, "10.0.0.1", 102))
+            .await
+            .unwrap();
+        assert_eq!(moved.ip, ip("10.0.0.2"));
+        let rows = pool.rows().await.unwrap();
+        assert_eq!((rows[0].vmid, rows[0].machine), (Some(101), None));
+        assert_eq!(rows[1].machine, Some(machine));
+        // Asked again with the old address, as after a restart.
+        let again = confirm(&pool, Some(&cluster), told(machine, "10.0.0.1", 102))
+            .await
+            .unwrap();
+        assert_eq!(again, moved);
+        script.hold("10.0.0.2", 102, "web");
+        let settled = confirm(&pool, Some(&cluster), told(machine, "10.0.0.2", 102))
+            .await
+            .unwrap();
+        assert_eq!(settled, moved);
+    })
+    .await;
+}
