@@ -1,4 +1,5 @@
 import createClient from "openapi-fetch";
+import { sentence } from "~/ui/format";
 import type { paths } from "./schema";
 import type { Fault } from "./types";
 
@@ -42,9 +43,12 @@ function isFault(value: unknown): value is Fault {
 function failure(response: Response, body: unknown): ApiError {
   const { status } = response;
   const fault = isRecord(body) && isFault(body["fault"]) ? body["fault"] : null;
-  const message =
+  const said =
     (isRecord(body) && typeof body["error"] === "string" ? body["error"] : null) ??
     fault?.message ??
+    null;
+  const message =
+    (said === null ? null : sentence(said)) ??
     (status >= 502 && status <= 504
       ? "Nimbus is starting or overloaded. Try again in a moment."
       : `The server answered ${status} without an explanation.`);

@@ -85,6 +85,15 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
     >
       <Modal className="w-full max-w-lg overflow-hidden rounded-lg bg-panel shadow-float data-entering:animate-rise">
         <Dialog aria-label="Search and commands" className="flex flex-col outline-none">
+          <div
+            className="contents"
+            onKeyDownCapture={(event) => {
+              // A search field would keep the first press to clear itself.
+              if (event.key !== "Escape" || event.nativeEvent.isComposing) return;
+              event.stopPropagation();
+              onClose();
+            }}
+          >
           <Autocomplete filter={contains}>
             <SearchField aria-label="Search" autoFocus className="flex h-12 items-center gap-3 border-b border-line px-4">
               <SearchIcon className="shrink-0 text-muted" />
@@ -125,6 +134,7 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
             </Menu>
             </div>
           </Autocomplete>
+          </div>
         </Dialog>
       </Modal>
     </ModalOverlay>

@@ -73,8 +73,16 @@ export function ErrorState({ error, title, onRetry, children }: { error: unknown
 }
 
 /** The same, small, inside a form or a dialog. */
-export function InlineError({ error, title }: { error: unknown; title?: string }) {
+export function InlineError({ error, title, brief }: { error: unknown; title?: string; brief?: boolean }) {
   const problem = explain(error, title);
+  if (brief === true) {
+    // Where the reader knows what to do, advice and codes are in the way.
+    return (
+      <div role="alert" className="rounded border border-bad-line bg-bad-faint px-3 py-2.5 text-sm font-semibold text-bad-strong">
+        {problem.what}
+      </div>
+    );
+  }
   return (
     <div role="alert" className="flex flex-col gap-1 rounded border border-bad-line bg-bad-faint px-3 py-2.5 text-sm text-bad-strong">
       <p className="font-semibold">{problem.what}</p>

@@ -15,7 +15,8 @@ import { PasswordDialog } from "./password-dialog";
 import { NotConfigured } from "./not-configured";
 import { setTheme, THEMES, useTheme } from "./theme";
 
-const Palette = lazy(() => import("./palette"));
+const loadPalette = () => import("./palette");
+const Palette = lazy(loadPalette);
 
 export function Shell() {
   const client = useQueryClient();
@@ -25,6 +26,13 @@ export function Shell() {
   const { pathname } = useLocation();
 
   useEffect(() => openStream(client), [client]);
+  // What is typed right after the shortcut must find the palette there.
+  useEffect(() => {
+    const timer = setTimeout(() => void loadPalette(), 500);
+    return () => {
+      clearTimeout(timer);
+    };
+  }, []);
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() !== "k" || !(event.metaKey || event.ctrlKey)) return;

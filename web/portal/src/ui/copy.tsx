@@ -52,7 +52,7 @@ export function CommandLine({ command, label, large, plain, wrap }: { command: s
         tabIndex={0}
         aria-label={label}
         role="region"
-        className={cx("min-w-0 flex-1 overflow-x-auto rounded-sm font-mono", wrap ? "whitespace-pre-wrap break-keep wrap-anywhere" : "whitespace-pre", large ? "py-1.5 text-base max-sm:px-2" : "py-1 text-sm")}
+        className={cx("min-w-0 flex-1 overflow-x-auto rounded-sm font-mono", wrap ? "whitespace-pre-wrap break-keep wrap-anywhere" : "whitespace-pre", large ? "py-1.5 text-base max-sm:px-2 max-sm:whitespace-pre-wrap max-sm:wrap-anywhere" : "py-1 text-sm")}
       >
         {plain ? null : (
           <span aria-hidden="true" className="text-muted select-none">

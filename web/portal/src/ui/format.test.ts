@@ -1,11 +1,19 @@
 import { describe, expect, it } from "vitest";
-import { age, bytes, duration, elapsed, shortId, until } from "./format";
+import { age, bytes, duration, elapsed, sentence, shortId, until } from "./format";
 
 describe("format", () => {
   it("writes sizes", () => {
     expect(bytes(0)).toBe("0 B");
     expect(bytes(1536 * 1024 ** 2)).toBe("1.5 GiB");
     expect(bytes(64 * 1024 ** 3)).toBe("64 GiB");
+  });
+  it("makes a sentence of what a server says", () => {
+    expect(sentence("this email address is taken")).toBe("This email address is taken.");
+    expect(sentence("cloning template 9002: no space left")).toBe("Cloning template 9002: no space left.");
+    expect(sentence("web-1 is taken")).toBe("web-1 is taken.");
+    expect(sentence("Invalid email or password")).toBe("Invalid email or password.");
+    expect(sentence("Done already.")).toBe("Done already.");
+    expect(sentence("")).toBe("");
   });
   it("writes durations", () => {
     expect(duration(0.25)).toBe("250 µs");

@@ -72,6 +72,16 @@ export function plural(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
 }
 
+/** What the server says, as it stands between our own sentences: `no node fits` → `No node fits.` */
+export function sentence(text: string): string {
+  const trimmed = text.trim();
+  const [first = ""] = trimmed.split(/\s/, 1);
+  // A name, an address or a command stays as it is written.
+  const word = /^[a-z]+[,:;]?$/.test(first);
+  const begun = word ? trimmed.charAt(0).toUpperCase() + trimmed.slice(1) : trimmed;
+  return begun === "" || /[.!?…:)]$/.test(begun) ? begun : `${begun}.`;
+}
+
 /** A long id as `op_0195…c3f1`. */
 export function shortId(id: string): string {
   return id.length <= 16 ? id : `${id.slice(0, 8)}…${id.slice(-4)}`;

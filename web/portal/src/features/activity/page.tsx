@@ -10,7 +10,7 @@ import { TEXT_LINK } from "~/features/auth/frame";
 import { OperationState } from "~/features/operations/page";
 import { isActive, operationTitle, took } from "~/features/operations/steps";
 import { Filter } from "~/ui/filter";
-import { duration, plural } from "~/ui/format";
+import { duration, plural, sentence } from "~/ui/format";
 import { EmptyState, Panel, TableSkeleton } from "~/ui/states";
 import { DataTable, type ColumnDef } from "~/ui/table";
 import { Age } from "~/ui/time";
@@ -69,7 +69,7 @@ function StepText({ operation }: { operation: Operation }) {
     return (
       <span className="block max-w-md truncate text-muted">
         {failed ? `${failed.label}: ` : ""}
-        {operation.fault?.message ?? operation.message}
+        {sentence(operation.fault?.message ?? operation.message)}
       </span>
     );
   }

@@ -2,6 +2,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { getRouteApi, Link, useRouter } from "@tanstack/react-router";
 import { useState } from "react";
 import { Form } from "react-aria-components/Form";
+import { ApiError } from "~/api/client";
 import { api } from "~/api/endpoints";
 import { InlineError } from "~/app/problem";
 import { Button } from "~/ui/button";
@@ -63,7 +64,7 @@ export function SignInForm({ next, onDone }: { next?: string; onDone: () => void
       >
         <Field label="Email" type="email" name="email" autoComplete="username" value={email} onChange={setEmail} error={emailError} autoFocus />
         <Field label="Password" type="password" name="password" autoComplete="current-password" value={password} onChange={setPassword} error={passwordError} />
-        {signIn.isError ? <InlineError error={signIn.error} /> : null}
+        {signIn.isError ? <InlineError error={signIn.error} brief={signIn.error instanceof ApiError && signIn.error.status === 401} /> : null}
         <Button kind="primary" size="lg" type="submit" isPending={signIn.isPending} pendingLabel="Signing in">
           Sign in
         </Button>

@@ -1,5 +1,8 @@
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
+import { Button as AriaButton } from "react-aria-components/Button";
+import { Disclosure, DisclosurePanel } from "react-aria-components/Disclosure";
+import { Heading } from "react-aria-components/Heading";
 import { useState } from "react";
 import { usePollInterval } from "~/api/events";
 import { ApiError } from "~/api/client";
@@ -12,7 +15,8 @@ import { sshCommand } from "~/features/machines/ssh";
 import { ButtonLink } from "~/ui/button";
 import { CommandLine, Copyable } from "~/ui/copy";
 import { Facts } from "~/ui/facts";
-import { duration, elapsed, shortId } from "~/ui/format";
+import { duration, elapsed, sentence, shortId } from "~/ui/format";
+import { ChevronRight } from "~/ui/icons";
 import { Bone, Panel } from "~/ui/states";
 import { Notice, StatusDot } from "~/ui/status";
 import { Age, useNow } from "~/ui/time";
@@ -166,17 +170,44 @@ export function OperationState({ operation }: { operation: Operation }) {
   }
 }
 
+/** The end of a task's log, folded: most readers need the sentence above only. */
+function TaskLog({ lines }: { lines: readonly string[] }) {
+  return (
+    <Disclosure className="group/log">
+      <Heading level={3}>
+        <AriaButton slot="trigger" className="flex items-center gap-1.5 rounded-sm text-sm text-muted data-hovered:text-fg">
+          <ChevronRight width={14} height={14} className="transition-transform duration-[120ms] group-data-expanded/log:rotate-90" />
+          The end of the task’s log
+        </AriaButton>
+      </Heading>
+      <DisclosurePanel>
+        <pre
+          tabIndex={0}
+          role="region"
+          aria-label="Log of the task"
+          className="mt-2 max-h-52 overflow-auto rounded border border-line bg-sunken p-3 font-mono text-xs"
+        >
+          {lines.join("\n")}
+        </pre>
+      </DisclosurePanel>
+    </Disclosure>
+  );
+}
+
 function Failure({ operation }: { operation: Operation }) {
   const fault = operation.fault;
   const step = operation.steps.find((item) => item.state === "failed");
+  const told = fault?.detail?.["log"];
+  const log = Array.isArray(told) ? told.filter((line): line is string => typeof line === "string") : [];
   return (
     <Panel label="What went wrong" className="border-bad-line!">
       <div role="alert" className="flex flex-col gap-3 p-5">
         <div className="flex flex-col gap-1">
           <h2 className="font-semibold">{step ? `“${step.label}” failed` : "What happened"}</h2>
-          <p className="break-words">{fault?.message ?? operation.message}</p>
+          <p className="break-words">{sentence(fault?.message ?? operation.message)}</p>
           {fault ? <p className="text-muted">{fault.remediation.message}</p> : null}
         </div>
+        {log.length > 0 ? <TaskLog lines={log} /> : null}
         <Reference code={fault?.code ?? null} requestId={fault?.requestId ?? null} />
         {operation.type === "vm.provision" ? (
           <div className="flex flex-wrap gap-2">

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Span } from "~/api/types";
-import { extent, slowest, waterfall } from "./model";
+import { extent, slowest, spanTitle, waterfall } from "./model";
 
 function span(id: string, parent: string | null, start: number, length: number): Span {
   return { span_id: id, parent_id: parent, name: id, service: "s", kind: "internal", start_us: start, duration_us: length, outcome: "ok", attributes: {} };
@@ -25,6 +25,18 @@ describe("waterfall", () => {
   it("finds where the time went", () => {
     const rows = waterfall([span("a", null, 0, 100), span("b", "a", 0, 90), span("c", "b", 0, 20)]);
     expect(slowest(rows)?.span.span_id).toBe("b");
+  });
+
+  it("counts what a child handed over for all above it", () => {
+    const rows = waterfall([span("a", null, 0, 100), span("b", "a", 0, 5), span("c", "b", 5, 90)]);
+    expect(rows.map((row) => row.selfUs)).toEqual([5, 5, 90]);
+    expect(slowest(rows)?.span.span_id).toBe("c");
+  });
+
+  it("names calls of the cluster by what they ask", () => {
+    const call = { ...span("a", null, 0, 1), name: "pve", attributes: { method: "POST", path: "/nodes/{node}/qemu" } };
+    expect(spanTitle(call)).toBe("POST /nodes/{node}/qemu");
+    expect(spanTitle(span("reserve_ip", null, 0, 1))).toBe("reserve_ip");
   });
 
   it("shows orphans and survives a loop of parents", () => {

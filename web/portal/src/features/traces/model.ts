@@ -3,7 +3,7 @@ import type { Span } from "~/api/types";
 export interface WaterfallRow {
   span: Span;
   depth: number;
-  /** Time the span spent itself, outside of its children, in microseconds. */
+  /** Time in which nothing below the span ran, in microseconds. */
   selfUs: number;
 }
 
@@ -19,12 +19,16 @@ export function waterfall(spans: readonly Span[]): WaterfallRow[] {
   }
   const rows: WaterfallRow[] = [];
   const seen = new Set<string>();
-  const visit = (span: Span, depth: number) => {
-    if (seen.has(span.span_id)) return;
+  const visit = (span: Span, depth: number): Span[] => {
+    if (seen.has(span.span_id)) return [];
     seen.add(span.span_id);
-    const own = children.get(span.span_id) ?? [];
-    rows.push({ span, depth, selfUs: span.duration_us - covered(span, own) });
-    for (const child of [...own].sort((a, b) => a.start_us - b.start_us)) visit(child, depth + 1);
+    const row: WaterfallRow = { span, depth, selfUs: 0 };
+    rows.push(row);
+    const own = [...(children.get(span.span_id) ?? [])].sort((a, b) => a.start_us - b.start_us);
+    // Work that was handed over goes on after the span that ordered it has ended, and counts for all above.
+    const below = own.flatMap((child) => visit(child, depth + 1));
+    row.selfUs = span.duration_us - covered(span, below);
+    return [span, ...below];
   };
   for (const root of [...(children.get(null) ?? [])].sort((a, b) => a.start_us - b.start_us)) visit(root, 0);
   // Whatever a broken parent chain hides is still shown.
@@ -32,13 +36,13 @@ export function waterfall(spans: readonly Span[]): WaterfallRow[] {
   return rows;
 }
 
-/** How much of a span its children cover, overlaps counted once. */
-function covered(span: Span, children: readonly Span[]): number {
+/** How much of a span others cover, overlaps counted once. */
+function covered(span: Span, others: readonly Span[]): number {
   const from = span.start_us;
   const to = span.start_us + span.duration_us;
   let total = 0;
   let end = from;
-  for (const child of [...children].sort((a, b) => a.start_us - b.start_us)) {
+  for (const child of [...others].sort((a, b) => a.start_us - b.start_us)) {
     const start = Math.max(child.start_us, end);
     const stop = Math.min(child.start_us + child.duration_us, to);
     if (stop > start) {
@@ -47,6 +51,12 @@ function covered(span: Span, children: readonly Span[]): number {
     }
   }
   return total;
+}
+
+/** What a span is called for a reader: a call of the cluster by what it asks. */
+export function spanTitle(span: Span): string {
+  const { method, path } = span.attributes;
+  return span.name === "pve" && typeof method === "string" && typeof path === "string" ? `${method} ${path}` : span.name;
 }
 
 /** The span that spent the most time itself. */

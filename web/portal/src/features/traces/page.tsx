@@ -8,7 +8,7 @@ import { ButtonLink } from "~/ui/button";
 import { Copyable } from "~/ui/copy";
 import { duration } from "~/ui/format";
 import { Bone, EmptyState, Panel } from "~/ui/states";
-import { extent, slowest, waterfall } from "./model";
+import { extent, slowest, spanTitle, waterfall } from "./model";
 import { Waterfall } from "./waterfall";
 
 const traceRoute = getRouteApi("/session/admin/traces/$traceId");
@@ -52,12 +52,12 @@ function TraceView({ query, back }: { query: UseQueryResult<Trace>; back?: strin
   const total = to - from;
   return (
     <Page
-      title={rows[0]?.span.name ?? "Trace"}
+      title={rows[0] ? spanTitle(rows[0].span) : "Trace"}
       lead={
         worst === null ? undefined : (
           <>
             {duration(total / 1000)} in {trace.spans.length} spans. Most of it, {duration(worst.selfUs / 1000)} ({Math.round((worst.selfUs / total) * 100)} %), was spent in{" "}
-            <span className="font-medium text-fg">{worst.span.name}</span> of {worst.span.service}.
+            <span className="font-medium text-fg">{spanTitle(worst.span)}</span> of {worst.span.service}.
           </>
         )
       }

@@ -3,7 +3,7 @@ import { Button } from "react-aria-components/Button";
 import { cx } from "~/ui/cx";
 import { duration } from "~/ui/format";
 import { Badge } from "~/ui/status";
-import type { WaterfallRow } from "./model";
+import { spanTitle, type WaterfallRow } from "./model";
 
 const HUES = ["bg-[var(--indigo-9)]", "bg-[var(--sky-9)]", "bg-[var(--grass-9)]", "bg-[var(--amber-9)]", "bg-[var(--slate-9)]", "bg-[var(--indigo-7)]", "bg-[var(--grass-7)]"];
 
@@ -52,7 +52,7 @@ export function Waterfall({ rows, from, to, slowestId }: { rows: readonly Waterf
               >
                 <span className="flex min-w-0 items-center gap-2 py-1 pr-3" style={{ paddingLeft: `${1 + Math.min(depth, 8) * 0.875}rem` }}>
                   <span aria-hidden="true" className={cx("size-2 shrink-0 rounded-sm", hue(span.service))} />
-                  <span className={cx("truncate", failed && "font-medium text-bad-text")}>{span.name}</span>
+                  <span className={cx("truncate", failed && "font-medium text-bad-text")}>{spanTitle(span)}</span>
                   {span.span_id === slowestId ? <Badge tone="wait">slowest</Badge> : null}
                   {failed ? <Badge tone="bad">error</Badge> : null}
                 </span>
