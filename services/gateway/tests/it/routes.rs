@@ -325,6 +325,9 @@ async fn a_request_is_one_trace_across_the_bus_and_can_be_looked_at() {
         instance: "test".into(),
     };
     let (dispatch, guard) = Telemetry::build(&telling, std::io::sink, false).unwrap();
+    // With a single subscriber, `tracing` lets whichever thread comes first decide whether a callsite is
+    // of interest, and the threads of other tests have none. A second one makes it ask all.
+    let _second = Telemetry::build(&telling, std::io::sink, false).unwrap();
     // The test's runtime has one thread, so that this reaches every task of it.
     let _default = tracing::dispatcher::set_default(&dispatch);
     let world = Box::pin(World::traced(guard.traces())).await;
