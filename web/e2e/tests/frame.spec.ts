@@ -36,6 +36,7 @@ test("the palette goes everywhere by keyboard, and gives the focus back", async 
   await world.machine(admin, "by-keyboard");
   await signIn(page, admin);
   await page.goto("/machines");
+  await expect(title(page, "Machines")).toBeVisible();
   const palette = page.getByRole("dialog", { name: "Search and commands" });
 
   for (const [typed, heading] of [

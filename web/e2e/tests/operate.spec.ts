@@ -82,7 +82,7 @@ test("the trace of a provision shows where its time went", async ({ page, world 
   await page.goto("/machines");
   await row(page, "traced").getByRole("rowheader").click();
   await expect(title(page, "traced")).toBeVisible();
-  await page.getByRole("link", { name: "Trace" }).click();
+  await page.getByRole("link", { name: "Trace", exact: true }).click();
   await expect(spans.getByRole("listitem").first()).toBeVisible();
   await expect(page.getByRole("link", { name: "Back to the operation" })).toBeVisible();
 });

@@ -35,7 +35,7 @@ export function CopyButton({ text, label, className }: { text: string; label: st
 /** Something to paste into a shell, in mono, with a copy button beside it. */
 export function Copyable({ text, shown, label, className }: { text: string; shown?: string; label: string; className?: string }) {
   return (
-    <span className={cx("inline-flex min-w-0 items-center gap-1", className)}>
+    <span className={cx("inline-flex max-w-full min-w-0 items-center gap-1", className)}>
       <code className="truncate font-mono text-sm">{shown ?? text}</code>
       <CopyButton text={text} label={label} className="size-6" />
     </span>
