@@ -19,6 +19,9 @@ const NEXT_ID: &str = "GET /cluster/nextid";
 const TASK: &str = "GET /nodes/{node}/tasks/{upid}/status";
 const GUESTS: &str = "GET /nodes/{node}/qemu";
 
+/// How long a call is held up whose answer starts a clock, in milliseconds.
+const PAUSE: u64 = 100;
+
 /// When the server is killed.
 #[derive(Clone, Copy, Debug)]
 enum When {
@@ -28,6 +31,8 @@ enum When {
     Answered(&'static str),
     /// As soon as the operation shows this step done.
     Done(&'static str),
+    /// So many milliseconds after this call was answered: inside of steps that do not call the cluster.
+    Later(&'static str, u64),
 }
 
 impl When {
@@ -36,6 +41,7 @@ impl When {
             Self::Asked(call) => format!("before {call}"),
             Self::Answered(call) => format!("after {call}, before its answer"),
             Self::Done(step) => format!("after step {step}"),
+            Self::Later(call, milliseconds) => format!("{milliseconds} ms after {call}"),
         }
     }
 
@@ -43,6 +49,7 @@ impl When {
         match self {
             Self::Asked(call) => world.sim.order(&Fault::once(call, hang())).await,
             Self::Answered(call) => world.sim.order(&Fault::once(call, hang()).after()).await,
+            Self::Later(call, _) => world.sim.order(&Fault::once(call, delay(PAUSE)).after()).await,
             // Gives the test time to see the step before the next one has ended.
             Self::Done(step) => {
                 let next = match step {
@@ -66,6 +73,13 @@ impl When {
             Self::Asked(_) | Self::Answered(_) => {
                 world.sim.struck().await;
                 world.admin.operation(operation).await
+            }
+            Self::Later(_, milliseconds) => {
+                world.sim.struck().await;
+                let seen = world.admin.operation(operation).await;
+                // The moment itself is the point: any of them has to be survived.
+                tokio::time::sleep(Duration::from_millis(PAUSE + milliseconds)).await;
+                seen
             }
             Self::Done(key) => {
                 eventually(
@@ -121,11 +135,27 @@ async fn a_provision_killed_after_every_step() {
 #[tokio::test]
 async fn a_provision_killed_inside_of_every_step() {
     let mut world = Opening::of("crash", "provision_inside").start().await;
-    for (n, call) in [GUESTS, NEXT_ID, CLONE, TASK, CONFIG, RESIZE, START, AGENT].into_iter().enumerate() {
+    for (n, call) in [GUESTS, NEXT_ID, CLONE, TASK, CONFIG, RESIZE, START, AGENT]
+        .into_iter()
+        .enumerate()
+    {
         provision(&mut world, &format!("asked-{n}"), When::Asked(call)).await;
     }
     for (n, call) in [CLONE, CONFIG, RESIZE, START].into_iter().enumerate() {
         provision(&mut world, &format!("answered-{n}"), When::Answered(call)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_provision_killed_inside_of_its_last_steps() {
+    let mut world = Opening::of("crash", "provision_last").start().await;
+    for milliseconds in (0..60).step_by(5) {
+        provision(
+            &mut world,
+            &format!("later-{milliseconds}"),
+            When::Later(AGENT, milliseconds),
+        )
+        .await;
     }
 }
 
@@ -155,13 +185,22 @@ async fn a_rollback_killed_inside_of_every_call() {
                 |operation| step(operation, "clone_template") == "undoing",
             )
             .await;
-            let after = cell(&mut world, "rollback", When::Asked("nothing in particular"), &operation).await;
+            let after = cell(
+                &mut world,
+                "rollback",
+                When::Asked("nothing in particular"),
+                &operation,
+            )
+            .await;
             assert_eq!(after["state"], "failed", "{after:#}");
         } else {
             when.prepare(&world).await;
             let operation = world.admin.order(&name).await;
             let after = cell(&mut world, "rollback", when, &operation).await;
-            assert_eq!((&after["state"], &after["fault"]["code"]), (&"failed".into(), &"machine.proxmox_rejected".into()));
+            assert_eq!(
+                (&after["state"], &after["fault"]["code"]),
+                (&"failed".into(), &"machine.proxmox_rejected".into())
+            );
         }
         assert!(world.admin.machine(&name).await.is_none());
     }
@@ -183,6 +222,9 @@ async fn a_deletion_killed_after_and_inside_of_every_step() {
         When::Done("destroy_vm"),
         When::Done("release_ip"),
         When::Done("remove_vm"),
+        When::Later(DESTROY, 20),
+        When::Later(DESTROY, 30),
+        When::Later(DESTROY, 40),
     ]
     .into_iter()
     .enumerate()

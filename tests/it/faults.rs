@@ -84,8 +84,15 @@ impl Matrix {
         let _ = world.admin.touch("/api/ips/reconcile").await.data();
         let errors = world.admin.get("/api/errors").await.is(200).data();
         let rows = errors["errors"].as_array().unwrap().iter();
-        let catalogue = rows.map(|row| (row["code"].as_str().unwrap().to_owned(), row.clone())).collect();
-        Self { world, catalogue, cells: 0, wrong: vec![] }
+        let catalogue = rows
+            .map(|row| (row["code"].as_str().unwrap().to_owned(), row.clone()))
+            .collect();
+        Self {
+            world,
+            catalogue,
+            cells: 0,
+            wrong: vec![],
+        }
     }
 
     /// One provision with one thing going wrong.
@@ -101,7 +108,10 @@ impl Matrix {
         let outcome = self.judge("provision", call, wrong.0, &after, begun).await;
         let row = self.world.admin.machine(&name).await;
         if row.is_some() != (outcome == "made") {
-            self.wrong.push(format!("provision, {call} {}: {outcome}, and the row is {row:?}", wrong.0));
+            self.wrong.push(format!(
+                "provision, {call} {}: {outcome}, and the row is {row:?}",
+                wrong.0
+            ));
         }
     }
 
@@ -116,7 +126,12 @@ impl Matrix {
         let operation = self.world.admin.begin_delete(id).await;
         let after = self.follow(&operation).await;
         if after["state"] == "failed" {
-            let kept = self.world.admin.machine(&name).await.expect("a machine that could not be deleted stays");
+            let kept = self
+                .world
+                .admin
+                .machine(&name)
+                .await
+                .expect("a machine that could not be deleted stays");
             assert_eq!(kept["status"], "failed", "{kept}");
             assert!(kept["error_msg"].is_string(), "{kept}");
             let again = self.world.admin.begin_delete(id).await;
@@ -124,7 +139,8 @@ impl Matrix {
         }
         let _ = self.judge("delete", call, wrong.0, &after, begun).await;
         if self.world.sim.guest(number(&row["vmid"])).await.is_some() {
-            self.wrong.push(format!("delete, {call} {}: the VM is still there", wrong.0));
+            self.wrong
+                .push(format!("delete, {call} {}: the VM is still there", wrong.0));
         }
     }
 
@@ -134,11 +150,19 @@ impl Matrix {
         let failed = |operation: &Value| {
             let steps = operation["steps"].as_array().unwrap();
             has_ended(operation)
-                || steps.iter().any(|step| matches!(step["state"].as_str(), Some("failed" | "undoing" | "undone")))
+                || steps
+                    .iter()
+                    .any(|step| matches!(step["state"].as_str(), Some("failed" | "undoing" | "undone")))
         };
         let api = &self.world.admin;
         let bound = Duration::from_secs(90);
-        eventually("success or failure", bound, async || api.operation(operation).await, failed).await;
+        eventually(
+            "success or failure",
+            bound,
+            async || api.operation(operation).await,
+            failed,
+        )
+        .await;
         self.world.sim.mend().await;
         api.ended(operation).await
     }
@@ -146,7 +170,8 @@ impl Matrix {
     /// Compares, and looks at what the user is told; gives the outcome in a word.
     async fn judge(&mut self, saga: &str, call: &str, how: &str, after: &Value, begun: Instant) -> String {
         let took = begun.elapsed().as_secs_f64();
-        let differences = nimbus_tests::world::differences(&self.world.sim, &[&self.world.admin]).await;
+        let differences =
+            nimbus_tests::world::differences(&self.world.sim, &self.world.admin, &[&self.world.admin]).await;
         let mut complaints = differences;
         let outcome = if after["state"] == "succeeded" {
             if saga == "delete" { "deleted" } else { "made" }.to_owned()
@@ -154,7 +179,8 @@ impl Matrix {
             let fault = &after["fault"];
             let code = fault["code"].as_str().unwrap_or("no code").to_owned();
             let Some(entry) = self.catalogue.get(&code) else {
-                self.wrong.push(format!("{saga}, {call} {how}: {code} is not in the catalogue"));
+                self.wrong
+                    .push(format!("{saga}, {call} {how}: {code} is not in the catalogue"));
                 return code;
             };
             if entry["remediation"]["message"] != fault["remediation"]["message"]
@@ -163,14 +189,24 @@ impl Matrix {
             {
                 complaints.push(format!("nobody can act on {fault}"));
             }
-            if matches!(code.as_str(), "service.internal" | "machine.stuck" | "service.storage_corruption") {
+            if matches!(
+                code.as_str(),
+                "service.internal" | "machine.stuck" | "service.storage_corruption"
+            ) {
                 complaints.push(format!("this is no answer: {fault}"));
             }
             code
         };
         println!("fault {saga:<9} {call:<62} {how:<18} -> {outcome:<34} {took:>5.1} s");
-        if how.ends_with("once") && how.starts_with("reset") && call.starts_with("GET") && after["state"] != "succeeded" {
-            complaints.push(format!("one broken connection of a call that only reads was not forgiven: {}", after["fault"]));
+        if how.ends_with("once")
+            && how.starts_with("reset")
+            && call.starts_with("GET")
+            && after["state"] != "succeeded"
+        {
+            complaints.push(format!(
+                "one broken connection of a call that only reads was not forgiven: {}",
+                after["fault"]
+            ));
         }
         if !complaints.is_empty() {
             self.wrong.push(format!("{saga}, {call} {how}: {complaints:#?}"));
@@ -186,6 +222,34 @@ impl Matrix {
         println!("fault matrix: {} cells, {} wrong", self.cells, self.wrong.len());
         assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
     }
+}
+
+/// What all of this rests on: the comparison sees what is wrong.
+#[tokio::test]
+async fn the_comparison_sees_what_is_wrong() {
+    let matrix = Matrix::start("comparison").await;
+    let (sim, admin) = (&matrix.world.sim, &matrix.world.admin);
+    let row = matrix.world.make("web-1").await;
+    let other = matrix.world.make("web-2").await;
+    matrix.world.agree().await;
+    sim.remove(number(&row["vmid"])).await;
+    let seen = nimbus_tests::world::differences(sim, admin, &[admin]).await;
+    assert!(
+        matches!(&seen[..], [line] if line.contains("web-1 has no VM")),
+        "{seen:#?}"
+    );
+    // Seen by somebody who does not own them, both are leftovers: VM and address.
+    let stranger = admin.member("bob").await;
+    let anybody = nimbus_tests::world::differences(sim, admin, &[&stranger]).await;
+    assert!(
+        anybody.iter().any(|line| line.contains("belongs to no machine")),
+        "{anybody:#?}"
+    );
+    assert!(
+        anybody.iter().any(|line| line.contains("leaked address")),
+        "{anybody:#?}"
+    );
+    assert_eq!(other["hostname"], "web-2");
 }
 
 #[tokio::test]

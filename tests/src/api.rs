@@ -73,7 +73,11 @@ impl Answer {
     #[must_use]
     #[track_caller]
     pub fn code(&self) -> &str {
-        assert_eq!(self.body["success"], false, "status {}: {}", self.status, self.text);
+        assert_eq!(
+            self.body["success"], false,
+            "status {}: {}",
+            self.status, self.text
+        );
         self.body["fault"]["code"].as_str().unwrap()
     }
 }
@@ -91,25 +95,41 @@ impl Api {
     /// Nobody in particular.
     #[must_use]
     pub fn anonymous(base: &str) -> Self {
-        Self { base: base.to_owned(), http: http_client(), token: None, cookie: None }
+        Self {
+            base: base.to_owned(),
+            http: http_client(),
+            token: None,
+            cookie: None,
+        }
     }
 
     /// Somebody with a personal access token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { token: Some(token.to_owned()), cookie: None, ..self.clone() }
+        Self {
+            token: Some(token.to_owned()),
+            cookie: None,
+            ..self.clone()
+        }
     }
 
     /// Somebody with a session.
     #[must_use]
     pub fn with_cookie(&self, cookie: &str) -> Self {
-        Self { cookie: Some(cookie.to_owned()), token: None, ..self.clone() }
+        Self {
+            cookie: Some(cookie.to_owned()),
+            token: None,
+            ..self.clone()
+        }
     }
 
     /// The same caller on another server.
     #[must_use]
     pub fn at(&self, base: &str) -> Self {
-        Self { base: base.to_owned(), ..self.clone() }
+        Self {
+            base: base.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// Where the server is.
@@ -139,7 +159,12 @@ impl Api {
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let text = answer.text().await?;
-        Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text })
+        Ok(Answer {
+            status,
+            headers,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        })
     }
 
     /// Sends a request.
@@ -147,7 +172,9 @@ impl Api {
     /// # Panics
     /// When the connection breaks.
     pub async fn send(request: reqwest::RequestBuilder) -> Answer {
-        Self::try_send(request).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
+        Self::try_send(request)
+            .await
+            .unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
     /// `GET`.
@@ -180,13 +207,19 @@ impl Api {
     /// # Panics
     /// When that is refused.
     pub async fn login(&self, email: &str, password: &str) -> Self {
-        let answer = self.post("/api/auth/login", &json!({"email": email, "password": password})).await.is(200);
+        let answer = self
+            .post("/api/auth/login", &json!({"email": email, "password": password}))
+            .await
+            .is(200);
         self.with_cookie(&cookie_of(&answer))
     }
 
     /// Makes a token for whoever has a session.
     pub async fn token(&self, name: &str, scopes: Option<&[&str]>) -> String {
-        let body = scopes.map_or_else(|| json!({"name": name}), |scopes| json!({"name": name, "scopes": scopes}));
+        let body = scopes.map_or_else(
+            || json!({"name": name}),
+            |scopes| json!({"name": name, "scopes": scopes}),
+        );
         let made = self.post("/api/tokens", &body).await.is(201).data();
         made["token"].as_str().unwrap().to_owned()
     }
@@ -195,7 +228,11 @@ impl Api {
     pub async fn member(&self, name: &str) -> Self {
         let email = format!("{name}@example.org");
         let person = json!({"name": name, "email": email, "password": PASSWORD});
-        let anonymous = Self { token: None, cookie: None, ..self.clone() };
+        let anonymous = Self {
+            token: None,
+            cookie: None,
+            ..self.clone()
+        };
         let _ = anonymous.post("/api/auth/register", &person).await.is(201);
         let session = anonymous.login(&email, PASSWORD).await;
         session.with_token(&session.token("tests", None).await)
@@ -210,13 +247,20 @@ impl Api {
     /// The request that [`Self::order`] sends.
     #[must_use]
     pub fn ordering(&self, hostname: &str) -> reqwest::RequestBuilder {
-        self.request(Method::POST, "/api/vms").header("Prefer", "respond-async").json(&machine(hostname))
+        self.request(Method::POST, "/api/vms")
+            .header("Prefer", "respond-async")
+            .json(&machine(hostname))
     }
 
     /// Begins to delete a machine; gives the operation.
     pub async fn begin_delete(&self, id: &str) -> String {
-        let request = self.request(Method::DELETE, &format!("/api/vms/{id}")).header("Prefer", "respond-async");
-        Self::send(request).await.is(202).body["data"]["id"].as_str().unwrap().to_owned()
+        let request = self
+            .request(Method::DELETE, &format!("/api/vms/{id}"))
+            .header("Prefer", "respond-async");
+        Self::send(request).await.is(202).body["data"]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// An operation.
@@ -226,7 +270,13 @@ impl Api {
 
     /// Waits until an operation has ended.
     pub async fn ended(&self, id: &str) -> Value {
-        eventually(&format!("the end of {id}"), PATIENCE, async || self.operation(id).await, has_ended).await
+        eventually(
+            &format!("the end of {id}"),
+            PATIENCE,
+            async || self.operation(id).await,
+            has_ended,
+        )
+        .await
     }
 
     /// Waits until an operation has succeeded.
@@ -241,12 +291,20 @@ impl Api {
 
     /// The caller's machines.
     pub async fn machines(&self) -> Vec<Value> {
-        self.get("/api/vms?limit=500").await.data().as_array().unwrap().clone()
+        self.get("/api/vms?limit=500")
+            .await
+            .data()
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// One of them, by name.
     pub async fn machine(&self, hostname: &str) -> Option<Value> {
-        self.machines().await.into_iter().find(|row| row["hostname"] == hostname)
+        self.machines()
+            .await
+            .into_iter()
+            .find(|row| row["hostname"] == hostname)
     }
 
     /// The addresses of the pool.
@@ -256,7 +314,9 @@ impl Api {
 
     /// Follows the event stream.
     pub async fn events(&self, last: Option<u64>) -> Events {
-        let mut request = self.request(Method::GET, "/api/events").timeout(Duration::from_secs(600));
+        let mut request = self
+            .request(Method::GET, "/api/events")
+            .timeout(Duration::from_secs(600));
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }
@@ -287,7 +347,9 @@ pub fn has_ended(operation: &Value) -> bool {
 #[must_use]
 pub fn step<'a>(operation: &'a Value, key: &str) -> &'a str {
     let steps = operation["steps"].as_array().unwrap();
-    steps.iter().find(|step| step["key"] == key).unwrap()["state"].as_str().unwrap()
+    steps.iter().find(|step| step["key"] == key).unwrap()["state"]
+        .as_str()
+        .unwrap()
 }
 
 /// The session cookie that an answer sets.
@@ -297,6 +359,11 @@ pub fn step<'a>(operation: &'a Value, key: &str) -> &'a str {
 #[must_use]
 #[track_caller]
 pub fn cookie_of(answer: &Answer) -> String {
-    let line = answer.headers.get("set-cookie").expect("a cookie").to_str().unwrap();
+    let line = answer
+        .headers
+        .get("set-cookie")
+        .expect("a cookie")
+        .to_str()
+        .unwrap();
     line.split(';').next().unwrap().to_owned()
 }

@@ -35,13 +35,25 @@ impl Nats {
     pub async fn start(output: &Utf8Path, dir: &Utf8Path) -> Self {
         let port = free_port();
         let mut init = command(binary());
-        init.args(["bus", "init", dir.as_str(), "--listen", &format!("127.0.0.1:{port}")]);
+        init.args([
+            "bus",
+            "init",
+            dir.as_str(),
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+        ]);
         let done = init.output().await.unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let (config, log) = (dir.join("nats-server.conf"), output.join("nats-server.log"));
         let process = run(&config, &log);
-        let nats =
-            Self { url: format!("nats://127.0.0.1:{port}"), credentials: dir.join("creds"), port, config, log, process };
+        let nats = Self {
+            url: format!("nats://127.0.0.1:{port}"),
+            credentials: dir.join("creds"),
+            port,
+            config,
+            log,
+            process,
+        };
         nats.answers().await;
         nats
     }
@@ -50,7 +62,12 @@ impl Nats {
         let _ = eventually(
             "the nats-server answers",
             Duration::from_secs(20),
-            async || tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.map(|_| ()).map_err(|e| e.to_string()),
+            async || {
+                tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+                    .await
+                    .map(|_| ())
+                    .map_err(|e| e.to_string())
+            },
             Result::is_ok,
         )
         .await;
@@ -65,5 +82,9 @@ impl Nats {
 }
 
 fn run(config: &Utf8Path, log: &Utf8Path) -> Process {
-    Process::start("nats-server", command(server()).args(["-c", config.as_str()]), log)
+    Process::start(
+        "nats-server",
+        command(server()).args(["-c", config.as_str()]),
+        log,
+    )
 }

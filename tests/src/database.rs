@@ -15,10 +15,13 @@ impl Postgres {
     /// # Panics
     /// When the server refuses.
     pub async fn create(name: &str) -> Option<Self> {
-        let server = std::env::var("NIMBUS_TEST_POSTGRES").ok().filter(|url| !url.is_empty())?;
+        let server = std::env::var("NIMBUS_TEST_POSTGRES")
+            .ok()
+            .filter(|url| !url.is_empty())?;
         let name = format!("nimbus_black_box_{name}_{}", std::process::id());
         let made = Self { server, name };
-        made.execute(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", made.name)).await;
+        made.execute(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", made.name))
+            .await;
         made.execute(format!("CREATE DATABASE {}", made.name)).await;
         Some(made)
     }
@@ -39,6 +42,7 @@ impl Postgres {
 
     /// Drops it.
     pub async fn remove(self) {
-        self.execute(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).await;
+        self.execute(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))
+            .await;
     }
 }

@@ -30,7 +30,11 @@ impl Events {
     /// The stream of an answer.
     #[must_use]
     pub fn of(answer: reqwest::Response) -> Self {
-        Self { status: answer.status().as_u16(), answer, rest: Vec::new() }
+        Self {
+            status: answer.status().as_u16(),
+            answer,
+            rest: Vec::new(),
+        }
     }
 
     /// The next line; none at the end of the stream, also when that comes too early.
@@ -52,7 +56,11 @@ impl Events {
 
     /// The next event; comments are passed over.
     pub async fn next(&mut self) -> Option<Event> {
-        let mut event = Event { id: None, name: String::new(), data: Value::Null };
+        let mut event = Event {
+            id: None,
+            name: String::new(),
+            data: Value::Null,
+        };
         loop {
             let line = self.line().await?;
             if let Some(id) = line.strip_prefix("id:") {
@@ -75,7 +83,10 @@ impl Events {
         let mut seen = Vec::new();
         let read = async {
             loop {
-                let event = self.next().await.unwrap_or_else(|| panic!("the stream ended before {what}"));
+                let event = self
+                    .next()
+                    .await
+                    .unwrap_or_else(|| panic!("the stream ended before {what}"));
                 seen.push(event);
                 if seen.last().is_some_and(&good) {
                     return;

@@ -15,7 +15,10 @@ use crate::wait::within;
 /// The root of the checkout.
 #[must_use]
 pub fn root() -> Utf8PathBuf {
-    Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Utf8Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// The binary under test: `NIMBUS_BIN`, or the one that was built beside the test.
@@ -57,7 +60,11 @@ pub fn output(suite: &str, test: &str) -> Utf8PathBuf {
 /// When loopback has none left.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A command with an environment that holds nothing of the caller's settings.
@@ -98,7 +105,12 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("could not start {name}: {error}"));
         let pid = child.id().unwrap();
-        Self { name: name.to_owned(), child, pid, log: log.to_owned() }
+        Self {
+            name: name.to_owned(),
+            child,
+            pid,
+            log: log.to_owned(),
+        }
     }
 
     /// Its id.
@@ -122,7 +134,9 @@ impl Process {
     /// When it does not end in time.
     pub async fn terminate(&mut self, bound: Duration) -> ExitStatus {
         signal(self.pid, Signal::TERM);
-        within(&format!("the end of {}", self.name), bound, self.child.wait()).await.unwrap()
+        within(&format!("the end of {}", self.name), bound, self.child.wait())
+            .await
+            .unwrap()
     }
 
     /// How it ended, if it did.
@@ -148,11 +162,18 @@ impl Process {
     pub async fn ready(&mut self, file: &Utf8Path, bound: Duration) -> serde_json::Value {
         let until = std::time::Instant::now() + bound;
         loop {
-            if let Some(value) = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            if let Some(value) = std::fs::read(file)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+            {
                 return value;
             }
             if let Some(status) = self.ended() {
-                panic!("{} ended with {status} instead of getting ready:\n{}", self.name, self.tail());
+                panic!(
+                    "{} ended with {status} instead of getting ready:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
             assert!(
                 std::time::Instant::now() < until,
@@ -167,10 +188,16 @@ impl Process {
     /// The processes it has started.
     #[must_use]
     pub fn children(&self) -> Vec<u32> {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return vec![] };
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return vec![];
+        };
         threads
             .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok())
-            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .flat_map(|text| {
+                text.split_whitespace()
+                    .filter_map(|pid| pid.parse().ok())
+                    .collect::<Vec<u32>>()
+            })
             .collect()
     }
 }

@@ -97,7 +97,13 @@ impl Server {
         Self::run(output, name, &["serve", service], port, settings).await
     }
 
-    async fn run(output: &Utf8Path, name: &str, args: &[&str], port: Option<u16>, settings: Settings) -> Self {
+    async fn run(
+        output: &Utf8Path,
+        name: &str,
+        args: &[&str],
+        port: Option<u16>,
+        settings: Settings,
+    ) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let process = launch(output, name, &args, port, &settings);
         let mut server = Self {
@@ -195,7 +201,11 @@ fn launch(output: &Utf8Path, name: &str, args: &[String], port: Option<u16>, set
     let ready = output.join(format!("{name}.json"));
     let _ = std::fs::remove_file(&ready);
     let mut command = command(binary());
-    command.args(args).current_dir(output).env("NIMBUS_READY_FILE", &ready).env("NIMBUS_HOST", "127.0.0.1");
+    command
+        .args(args)
+        .current_dir(output)
+        .env("NIMBUS_READY_FILE", &ready)
+        .env("NIMBUS_HOST", "127.0.0.1");
     if let Some(port) = port {
         command.env("PORT", port.to_string());
     }

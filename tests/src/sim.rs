@@ -103,26 +103,43 @@ impl PveSim {
         let ready = output.join("pve-sim.json");
         let mut command = command(binary());
         command
-            .args(["pve-sim", "--listen", "127.0.0.1:0", "--nodes", "3", "--token-id", TOKEN_ID])
+            .args([
+                "pve-sim",
+                "--listen",
+                "127.0.0.1:0",
+                "--nodes",
+                "3",
+                "--token-id",
+                TOKEN_ID,
+            ])
             .args(["--latency-scale", &latency_scale.to_string()])
             .args(["--capacity-factor", &capacity.to_string()])
             .args(["--ready-file", ready.as_str()])
             .env("PVE_SIM_TOKEN_SECRET", TOKEN_SECRET);
         let mut process = Process::start("pve-sim", &mut command, &output.join("pve-sim.log"));
         let facts = process.ready(&ready, Duration::from_secs(20)).await;
-        Self { url: facts["url"].as_str().unwrap().to_owned(), http: http_client(), _process: process }
+        Self {
+            url: facts["url"].as_str().unwrap().to_owned(),
+            http: http_client(),
+            _process: process,
+        }
     }
 
     async fn control(&self, method: http::Method, path: &str, body: Option<&Value>) -> Value {
-        let mut request =
-            self.http.request(method, format!("{}/sim/{path}", self.url)).header("X-Sim-Token", TOKEN_SECRET);
+        let mut request = self
+            .http
+            .request(method, format!("{}/sim/{path}", self.url))
+            .header("X-Sim-Token", TOKEN_SECRET);
         if let Some(body) = body {
             request = request.json(body);
         }
         let answer = request.send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "the simulator answered {status} to {path}: {text}");
+        assert!(
+            status.is_success(),
+            "the simulator answered {status} to {path}: {text}"
+        );
         serde_json::from_str(&text).unwrap()
     }
 
@@ -141,15 +158,26 @@ impl PveSim {
         self.control(http::Method::DELETE, "faults", None).await;
     }
 
-    /// How many faults are still to come.
+    /// How many of the faults that were ordered for once are still to come.
     pub async fn faults_left(&self) -> usize {
-        self.control(http::Method::GET, "faults", None).await.as_array().unwrap().len()
+        let faults = self.control(http::Method::GET, "faults", None).await;
+        faults
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|fault| fault["count"] != 0)
+            .count()
     }
 
     /// Waits until a call has met each fault that was ordered for once.
     pub async fn struck(&self) {
-        eventually("every fault was met", Duration::from_secs(30), async || self.faults_left().await, |left| *left == 0)
-            .await;
+        eventually(
+            "every fault was met",
+            Duration::from_secs(30),
+            async || self.faults_left().await,
+            |left| *left == 0,
+        )
+        .await;
     }
 
     /// Makes a guest that belongs to somebody else.
@@ -159,24 +187,38 @@ impl PveSim {
 
     /// Takes a guest away, behind everybody's back.
     pub async fn remove(&self, vmid: u32) {
-        self.control(http::Method::DELETE, &format!("vms/{vmid}"), None).await;
+        self.control(http::Method::DELETE, &format!("vms/{vmid}"), None)
+            .await;
     }
 
     /// Switches a node on or off.
     pub async fn switch(&self, node: &str, online: bool) {
-        self.control(http::Method::POST, &format!("nodes/{node}"), Some(&json!({"online": online}))).await;
+        self.control(
+            http::Method::POST,
+            &format!("nodes/{node}"),
+            Some(&json!({"online": online})),
+        )
+        .await;
     }
 
     /// A guest.
     pub async fn guest(&self, vmid: u32) -> Option<Value> {
-        self.state().await["vms"].as_array().unwrap().iter().find(|vm| number(&vm["vmid"]) == vmid).cloned()
+        self.state().await["vms"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|vm| number(&vm["vmid"]) == vmid)
+            .cloned()
     }
 
     /// What was made through the API: name by number. Templates and guests of others are not in it.
     pub async fn made(&self) -> BTreeMap<u32, Value> {
         let state = self.state().await;
         let guests = state["vms"].as_array().unwrap().iter();
-        guests.filter(|vm| vm["foreign"] == false).map(|vm| (number(&vm["vmid"]), vm.clone())).collect()
+        guests
+            .filter(|vm| vm["foreign"] == false)
+            .map(|vm| (number(&vm["vmid"]), vm.clone()))
+            .collect()
     }
 
     /// How often a call was made.
@@ -188,5 +230,10 @@ impl PveSim {
 /// A VMID.
 #[must_use]
 pub fn number(value: &Value) -> u32 {
-    u32::try_from(value.as_u64().unwrap_or_else(|| panic!("{value} is not a number"))).unwrap()
+    u32::try_from(
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("{value} is not a number")),
+    )
+    .unwrap()
 }

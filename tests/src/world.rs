@@ -26,7 +26,13 @@ impl Opening {
     /// A cluster that takes no time and has room.
     #[must_use]
     pub fn of(suite: &'static str, test: &str) -> Self {
-        Self { suite, test: test.to_owned(), latency_scale: 0.0, capacity: 10, settings: vec![] }
+        Self {
+            suite,
+            test: test.to_owned(),
+            latency_scale: 0.0,
+            capacity: 10,
+            settings: vec![],
+        }
     }
 
     /// A cluster that takes its time: 1 is as long as a real one.
@@ -54,7 +60,14 @@ impl Opening {
         }
         let server = Server::start(&output, "nimbus", &dir.path().join("data"), &settings).await;
         let admin = first_user(&server.url()).await;
-        World { sim, server, admin, output, settings, dir }
+        World {
+            sim,
+            server,
+            admin,
+            output,
+            settings,
+            dir,
+        }
     }
 }
 
@@ -65,7 +78,9 @@ pub async fn first_user(url: &str) -> Api {
     let answer = nobody.post("/api/setup/admin", &person).await;
     assert!((200..300).contains(&answer.status), "{}", answer.text);
     let session = nobody.with_cookie(&cookie_of(&answer));
-    let token = session.token("tests", Some(&["machines:read", "machines:write", "admin"])).await;
+    let token = session
+        .token("tests", Some(&["machines:read", "machines:write", "admin"]))
+        .await;
     nobody.with_token(&token)
 }
 
@@ -118,7 +133,7 @@ impl World {
     pub fn agree(&self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            let differences = differences(&self.sim, &[&self.admin]).await;
+            let differences = differences(&self.sim, &self.admin, &[&self.admin]).await;
             assert!(differences.is_empty(), "at {caller}: {differences:#?}");
         }
     }
@@ -131,18 +146,27 @@ pub async fn settled(api: &Api) {
         PATIENCE,
         async || {
             let operations = api.get("/api/operations?limit=200").await.data();
-            let open = operations.as_array().unwrap().iter().filter(|operation| !crate::api::has_ended(operation));
-            open.map(|operation| format!("{} {} {}", operation["id"], operation["type"], operation["message"]))
-                .collect::<Vec<_>>()
+            let open = operations
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|operation| !crate::api::has_ended(operation));
+            open.map(|operation| {
+                format!(
+                    "{} {} {}",
+                    operation["id"], operation["type"], operation["message"]
+                )
+            })
+            .collect::<Vec<_>>()
         },
         Vec::is_empty,
     )
     .await;
 }
 
-/// In what the machines of these callers, the addresses and the cluster do not agree. The first caller
-/// is an administrator. Nothing may be under way.
-pub async fn differences(sim: &PveSim, owners: &[&Api]) -> Vec<String> {
+/// In what the machines of these owners, the addresses and the cluster do not agree. Nothing may be
+/// under way.
+pub async fn differences(sim: &PveSim, admin: &Api, owners: &[&Api]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut rows = Vec::new();
     for owner in owners {
@@ -153,7 +177,10 @@ pub async fn differences(sim: &PveSim, owners: &[&Api]) -> Vec<String> {
     for row in &rows {
         let (name, status) = (row["hostname"].as_str().unwrap(), row["status"].as_str().unwrap());
         if !matches!(status, "running" | "stopped") || !row["operation_id"].is_null() {
-            wrong.push(format!("{name} is {status} with operation {}", row["operation_id"]));
+            wrong.push(format!(
+                "{name} is {status} with operation {}",
+                row["operation_id"]
+            ));
         }
         if row["vmid"].is_null() || row["ip"].is_null() || row["node"].is_null() {
             wrong.push(format!("{name} lacks its number, address or node: {row}"));
@@ -185,7 +212,7 @@ pub async fn differences(sim: &PveSim, owners: &[&Api]) -> Vec<String> {
         }
     }
     let mut taken = BTreeMap::new();
-    for address in owners[0].addresses().await {
+    for address in admin.addresses().await {
         if address["status"] != "free" && address["source"] == "local" {
             taken.insert(address["ip"].as_str().unwrap().to_owned(), address);
         }

@@ -6,10 +6,15 @@ use serde_json::json;
 
 #[tokio::test]
 async fn people_register_sign_in_and_out() {
-    let world = Opening::of("system", "people_register_sign_in_and_out").start().await;
+    let world = Opening::of("system", "people_register_sign_in_and_out")
+        .start()
+        .await;
     let nobody = Api::anonymous(&world.server.url());
     let me = world.admin.get("/api/me").await.data();
-    assert_eq!((&me["email"], &me["is_admin"]), (&json!("ada@example.org"), &json!(true)));
+    assert_eq!(
+        (&me["email"], &me["is_admin"]),
+        (&json!("ada@example.org"), &json!(true))
+    );
     assert!(me["tenant_id"].as_str().unwrap().starts_with("ten_"), "{me}");
     // The installation has its administrator.
     let late = json!({"name": "Eve", "email": "eve@example.org", "password": PASSWORD});
@@ -17,25 +22,46 @@ async fn people_register_sign_in_and_out() {
 
     let person = json!({"name": "Bob", "email": " Bob@Example.org ", "password": PASSWORD});
     let bob = nobody.post("/api/auth/register", &person).await.is(201).data();
-    assert_eq!((&bob["email"], &bob["is_admin"]), (&json!("bob@example.org"), &json!(false)));
-    assert_eq!(nobody.post("/api/auth/register", &person).await.is(409).code(), "op.already_exists");
+    assert_eq!(
+        (&bob["email"], &bob["is_admin"]),
+        (&json!("bob@example.org"), &json!(false))
+    );
+    assert_eq!(
+        nobody.post("/api/auth/register", &person).await.is(409).code(),
+        "op.already_exists"
+    );
 
     let login = |email: &str, password: &str| json!({"email": email, "password": password});
-    for (email, password) in [("bob@example.org", "not the password"), ("nobody@example.org", PASSWORD)] {
-        let refused = nobody.post("/api/auth/login", &login(email, password)).await.is(401);
+    for (email, password) in [
+        ("bob@example.org", "not the password"),
+        ("nobody@example.org", PASSWORD),
+    ] {
+        let refused = nobody
+            .post("/api/auth/login", &login(email, password))
+            .await
+            .is(401);
         assert_eq!(refused.body["error"], "Invalid email or password");
     }
-    let answer = nobody.post("/api/auth/login", &login("bob@example.org", PASSWORD)).await.is(200);
+    let answer = nobody
+        .post("/api/auth/login", &login("bob@example.org", PASSWORD))
+        .await
+        .is(200);
     let cookie = answer.headers["set-cookie"].to_str().unwrap();
     for part in ["nimbus_sid=", "HttpOnly", "SameSite="] {
         assert!(cookie.contains(part), "{cookie}");
     }
     let session = nobody.with_cookie(&cookie_of(&answer));
     assert_eq!(session.get("/api/me").await.data()["name"], "Bob");
-    assert_eq!(session.get("/api/nodes").await.is(403).code(), "auth.permission_denied");
+    assert_eq!(
+        session.get("/api/nodes").await.is(403).code(),
+        "auth.permission_denied"
+    );
 
     // A page of another origin cannot use the cookie.
-    let forged = session.request(http::Method::POST, "/api/vms").header("Sec-Fetch-Site", "cross-site").json(&machine("x"));
+    let forged = session
+        .request(http::Method::POST, "/api/vms")
+        .header("Sec-Fetch-Site", "cross-site")
+        .json(&machine("x"));
     assert_eq!(Api::send(forged).await.is(403).code(), "auth.forbidden");
 
     let other = session.login("bob@example.org", PASSWORD).await;
@@ -52,30 +78,56 @@ async fn tokens_hold_what_they_say_until_they_are_revoked() {
     let world = Opening::of("system", "tokens").start().await;
     let bob = world.admin.member("bob").await;
     // A token does not manage tokens.
-    assert_eq!(bob.get("/api/tokens").await.is(403).code(), "auth.permission_denied");
-    let session = Api::anonymous(&world.server.url()).login("bob@example.org", PASSWORD).await;
+    assert_eq!(
+        bob.get("/api/tokens").await.is(403).code(),
+        "auth.permission_denied"
+    );
+    let session = Api::anonymous(&world.server.url())
+        .login("bob@example.org", PASSWORD)
+        .await;
     let listed = session.get("/api/tokens").await.data();
     let row = &listed[0];
     assert_eq!(row["name"], "tests");
-    assert!(row["prefix"].as_str().unwrap().starts_with("nbp_") && row.get("token").is_none(), "{row}");
+    assert!(
+        row["prefix"].as_str().unwrap().starts_with("nbp_") && row.get("token").is_none(),
+        "{row}"
+    );
     assert_eq!(row["scopes"], json!(["machines:read", "machines:write"]));
 
     let reader = session.with_token(&session.token("reader", Some(&["machines:read"])).await);
     assert!(reader.machines().await.is_empty());
-    assert_eq!(reader.post("/api/vms", &machine("reader")).await.is(403).code(), "auth.permission_denied");
-    let grab = session.post("/api/tokens", &json!({"name": "more", "scopes": ["admin"]})).await;
+    assert_eq!(
+        reader.post("/api/vms", &machine("reader")).await.is(403).code(),
+        "auth.permission_denied"
+    );
+    let grab = session
+        .post("/api/tokens", &json!({"name": "more", "scopes": ["admin"]}))
+        .await;
     assert_eq!(grab.status, 403, "{}", grab.text);
 
     // The administrator's scope is not in a token that does not name it.
-    let modest = Api::anonymous(&world.server.url()).login("ada@example.org", PASSWORD).await;
+    let modest = Api::anonymous(&world.server.url())
+        .login("ada@example.org", PASSWORD)
+        .await;
     let modest = modest.with_token(&modest.token("modest", None).await);
-    assert_eq!(modest.get("/api/nodes").await.is(403).code(), "auth.permission_denied");
+    assert_eq!(
+        modest.get("/api/nodes").await.is(403).code(),
+        "auth.permission_denied"
+    );
 
     let tokens = session.get("/api/tokens").await.data();
-    let id = tokens.as_array().unwrap().iter().find(|token| token["name"] == "reader").unwrap()["id"].clone();
+    let id = tokens
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|token| token["name"] == "reader")
+        .unwrap()["id"]
+        .clone();
     // Nobody revokes somebody else's.
     let path = format!("/api/tokens/{}", id.as_str().unwrap());
-    let ada = Api::anonymous(&world.server.url()).login("ada@example.org", PASSWORD).await;
+    let ada = Api::anonymous(&world.server.url())
+        .login("ada@example.org", PASSWORD)
+        .await;
     assert_eq!(ada.delete(&path).await.is(404).code(), "op.not_found");
     let _ = session.delete(&path).await.is(204);
     nimbus_tests::eventually(

@@ -12,7 +12,10 @@ use serde_json::json;
 #[tokio::test]
 async fn a_restart_keeps_everything() {
     let mut world = Opening::of("system", "a_restart_keeps_everything").start().await;
-    let session = world.admin.login("ada@example.org", nimbus_tests::api::PASSWORD).await;
+    let session = world
+        .admin
+        .login("ada@example.org", nimbus_tests::api::PASSWORD)
+        .await;
     let row = world.make("web-1").await;
     let operations = world.admin.get("/api/operations").await.data();
     let addresses = world.admin.addresses().await;
@@ -54,7 +57,9 @@ async fn a_killed_bus_comes_back_and_nothing_is_lost() {
     let nats = children
         .iter()
         .copied()
-        .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("nats")))
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("nats"))
+        })
         .unwrap_or_else(|| panic!("no nats-server among {children:?}"));
     kill(nats);
     for operation in &operations {
@@ -62,9 +67,14 @@ async fn a_killed_bus_comes_back_and_nothing_is_lost() {
             "the operation has succeeded",
             Duration::from_secs(60),
             async || {
-                let request = world.admin.request(http::Method::GET, &format!("/api/operations/{operation}"));
+                let request = world
+                    .admin
+                    .request(http::Method::GET, &format!("/api/operations/{operation}"));
                 let answer = Api::send(request).await;
-                answer.body["data"]["state"].as_str().unwrap_or("no answer").to_owned()
+                answer.body["data"]["state"]
+                    .as_str()
+                    .unwrap_or("no answer")
+                    .to_owned()
             },
             |state| state == "succeeded",
         )
@@ -83,7 +93,10 @@ async fn a_copy_of_the_running_database_can_be_restored() {
     let data = world.dir().join("data");
     let run = async |args: &[&str]| {
         let done = command(binary()).args(args).output().await.unwrap();
-        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+        (
+            done.status.code(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )
     };
     let (code, said) = run(&["backup", copy.as_str(), "--data-dir", data.as_str()]).await;
     assert_eq!(code, Some(0), "{said}");
@@ -103,8 +116,17 @@ async fn a_copy_of_the_running_database_can_be_restored() {
     assert!(admin.machine("later").await.is_none());
     let made = admin.post("/api/vms", &machine("new")).await.is(200).data();
     // What the copy does not know of is not given away a second time: the cluster is asked.
-    let addresses: Vec<String> = world.sim.made().await.values().map(|vm| vm["config"]["ipconfig0"].to_string()).collect();
-    let own = addresses.iter().filter(|text| text.contains(&format!("ip={}/", made["ip"].as_str().unwrap()))).count();
+    let addresses: Vec<String> = world
+        .sim
+        .made()
+        .await
+        .values()
+        .map(|vm| vm["config"]["ipconfig0"].to_string())
+        .collect();
+    let own = addresses
+        .iter()
+        .filter(|text| text.contains(&format!("ip={}/", made["ip"].as_str().unwrap())))
+        .count();
     assert_eq!(own, 1, "{addresses:?}");
 }
 
@@ -115,19 +137,43 @@ async fn without_a_cluster_it_says_what_is_missing() {
     let server = Server::start(&output, "nimbus", dir.path(), &Settings::bare()).await;
     let nobody = Api::anonymous(&server.url());
     let status = nobody.get("/api/setup/status").await.data();
-    assert_eq!((&status["configured"], &status["needs_admin_setup"]), (&json!(false), &json!(true)));
-    let missing: Vec<&str> = status["missing"].as_array().unwrap().iter().map(|m| m["setting"].as_str().unwrap()).collect();
+    assert_eq!(
+        (&status["configured"], &status["needs_admin_setup"]),
+        (&json!(false), &json!(true))
+    );
+    let missing: Vec<&str> = status["missing"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["setting"].as_str().unwrap())
+        .collect();
     assert_eq!(
         missing,
-        ["PROXMOX_HOST", "PROXMOX_TOKEN_ID", "PROXMOX_TOKEN_SECRET", "IP_POOL_START", "IP_POOL_END", "GATEWAY_IP"]
+        [
+            "PROXMOX_HOST",
+            "PROXMOX_TOKEN_ID",
+            "PROXMOX_TOKEN_SECRET",
+            "IP_POOL_START",
+            "IP_POOL_END",
+            "GATEWAY_IP"
+        ]
     );
     let health = nobody.get("/health").await.is(200).body;
-    assert_eq!((&health["ok"], &health["status"]), (&json!(true), &json!("setup")));
+    assert_eq!(
+        (&health["ok"], &health["status"]),
+        (&json!(true), &json!("setup"))
+    );
     let admin = first_user(&server.url()).await;
-    assert_eq!(admin.post("/api/vms", &machine("web-1")).await.is(503).code(), "service.not_configured");
+    assert_eq!(
+        admin.post("/api/vms", &machine("web-1")).await.is(503).code(),
+        "service.not_configured"
+    );
     assert!(admin.machines().await.is_empty());
     assert!(admin.addresses().await.is_empty());
-    assert_eq!(admin.get("/api/catalog").await.data()["cluster"]["reachable"], false);
+    assert_eq!(
+        admin.get("/api/catalog").await.data()["cluster"]["reachable"],
+        false
+    );
     for page in ["/", "/api/docs", "/api/openapi.json", "/api/errors"] {
         assert_eq!(nobody.get(page).await.status, 200, "{page}");
     }
@@ -155,32 +201,57 @@ async fn a_dead_or_silent_cluster_delays_nothing() {
         eventually(
             "the portal answers",
             Duration::from_secs(15),
-            async || Api::try_send(nobody.request(http::Method::GET, "/")).await.map_or(0, |answer| answer.status),
+            async || {
+                Api::try_send(nobody.request(http::Method::GET, "/"))
+                    .await
+                    .map_or(0, |answer| answer.status)
+            },
             |status| *status == 200,
         )
         .await;
         let portal = begun.elapsed();
         server.wait_ready().await;
-        println!("{name} cluster: portal after {portal:?}, ready after {:?}", begun.elapsed());
+        println!(
+            "{name} cluster: portal after {portal:?}, ready after {:?}",
+            begun.elapsed()
+        );
         let admin = first_user(&server.url()).await;
         assert!(admin.machines().await.is_empty());
         let health = nobody.get("/health").await.is(200).body;
-        assert_eq!((&health["ok"], &health["proxmox_ok"]), (&json!(true), &json!(false)), "{health}");
+        assert_eq!(
+            (&health["ok"], &health["proxmox_ok"]),
+            (&json!(true), &json!(false)),
+            "{health}"
+        );
         let refused = admin.get("/api/nodes").await;
-        assert_eq!((refused.status, refused.code()), (503, "machine.proxmox_unreachable"), "{}", refused.text);
+        assert_eq!(
+            (refused.status, refused.code()),
+            (503, "machine.proxmox_unreachable"),
+            "{}",
+            refused.text
+        );
     }
 }
 
 #[tokio::test]
 async fn a_second_server_on_the_same_data_is_refused() {
     let world = Opening::of("system", "a_second_server").start().await;
-    let settings = world.settings.clone().with("NIMBUS_DATA_DIR", world.dir().join("data"));
+    let settings = world
+        .settings
+        .clone()
+        .with("NIMBUS_DATA_DIR", world.dir().join("data"));
     let mut second = command(binary());
     second.arg("start").env("PORT", "0");
     for (name, value) in settings.iter() {
         second.env(name, value);
     }
-    let done = nimbus_tests::wait::within("the end of the second server", Duration::from_secs(30), second.output()).await.unwrap();
+    let done = nimbus_tests::wait::within(
+        "the end of the second server",
+        Duration::from_secs(30),
+        second.output(),
+    )
+    .await
+    .unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains("nimbus.db"), "{said}");

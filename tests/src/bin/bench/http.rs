@@ -31,8 +31,14 @@ impl Connection {
         let host = base.strip_prefix("http://").context("plain HTTP")?;
         let stream = TcpStream::connect(host).await?;
         stream.set_nodelay(true)?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nAccept: application/json\r\n\r\n");
-        Ok(Self { stream, request: request.into_bytes(), buffer: Vec::with_capacity(128 * 1024) })
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nAccept: application/json\r\n\r\n"
+        );
+        Ok(Self {
+            stream,
+            request: request.into_bytes(),
+            buffer: Vec::with_capacity(128 * 1024),
+        })
     }
 
     /// Sends the request and reads the whole answer; its body's length.
@@ -47,7 +53,8 @@ impl Connection {
             if head.is_none()
                 && let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")
             {
-                let text = String::from_utf8_lossy(self.buffer.get(..end).unwrap_or_default()).to_ascii_lowercase();
+                let text =
+                    String::from_utf8_lossy(self.buffer.get(..end).unwrap_or_default()).to_ascii_lowercase();
                 if !text.starts_with("http/1.1 200") {
                     bail!("answered {}", text.lines().next().unwrap_or_default());
                 }
@@ -109,8 +116,18 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
         }))
         .await?;
     }
-    let body = world.client.get(format!("{}/api/vms", world.base)).bearer_auth(&world.token).send().await?.bytes().await?;
-    let count = serde_json::from_slice::<serde_json::Value>(&body)?.pointer("/data").and_then(|d| d.as_array()).map_or(0, Vec::len);
+    let body = world
+        .client
+        .get(format!("{}/api/vms", world.base))
+        .bearer_auth(&world.token)
+        .send()
+        .await?
+        .bytes()
+        .await?;
+    let count = serde_json::from_slice::<serde_json::Value>(&body)?
+        .pointer("/data")
+        .and_then(|d| d.as_array())
+        .map_or(0, Vec::len);
     anyhow::ensure!(count == MACHINES, "the list has {count} machines");
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -120,13 +137,18 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
         let bytes = bytes.clone();
         async move { ([(CONTENT_TYPE, "application/json")], bytes) }
     });
-    let bare = tokio::spawn(async move { axum::serve(listener, Router::new().route("/api/vms", route)).await });
+    let bare =
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/api/vms", route)).await });
 
     let ours_p50 = p50(&world.base, "/api/vms", &world.token).await?;
     let peer_p50 = p50(&peer, "/api/vms", "x").await?;
     report.add(
         "GET /api/vms, 100 machines, p50",
-        format!("{} ({:.1} ×)", ms(ours_p50), ours_p50.as_secs_f64() / peer_p50.as_secs_f64()),
+        format!(
+            "{} ({:.1} ×)",
+            ms(ours_p50),
+            ours_p50.as_secs_f64() / peer_p50.as_secs_f64()
+        ),
         format!("bare axum {}", ms(peer_p50)),
         "≤ 1 ms",
         ours_p50 <= Duration::from_millis(1),

@@ -59,9 +59,23 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
 
 /// The tasks of this VM and its boot, which follow each other.
 fn own_time(state: &Value, vmid: u64) -> Duration {
-    let list = |key: &str| state.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list = |key: &str| {
+        state
+            .get(key)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
     let about = |row: &Value| row.get("vmid").and_then(Value::as_u64) == Some(vmid);
-    let tasks: u64 = list("tasks").iter().filter(|task| about(task)).filter_map(|task| task.get("task_ms")?.as_u64()).sum();
-    let boot: u64 = list("vms").iter().filter(|vm| about(vm)).filter_map(|vm| vm.get("boot_ms")?.as_u64()).sum();
+    let tasks: u64 = list("tasks")
+        .iter()
+        .filter(|task| about(task))
+        .filter_map(|task| task.get("task_ms")?.as_u64())
+        .sum();
+    let boot: u64 = list("vms")
+        .iter()
+        .filter(|vm| about(vm))
+        .filter_map(|vm| vm.get("boot_ms")?.as_u64())
+        .sum();
     Duration::from_millis(tasks + boot)
 }

@@ -18,8 +18,21 @@ pub(crate) struct Report(Vec<Row>);
 impl Report {
     /// Adds a figure and says it at once, so that a run that is cut short has shown something.
     pub(crate) fn add(&mut self, what: &str, ours: String, peer: String, budget: &str, kept: bool) {
-        eprintln!("  {what}: {ours}{}", if peer.is_empty() { String::new() } else { format!(" beside {peer}") });
-        self.0.push(Row { what: what.to_owned(), ours, peer, budget: budget.to_owned(), kept });
+        eprintln!(
+            "  {what}: {ours}{}",
+            if peer.is_empty() {
+                String::new()
+            } else {
+                format!(" beside {peer}")
+            }
+        );
+        self.0.push(Row {
+            what: what.to_owned(),
+            ours,
+            peer,
+            budget: budget.to_owned(),
+            kept,
+        });
     }
 
     /// Prints the table as Markdown.
@@ -27,7 +40,10 @@ impl Report {
         println!("| What | Nimbus | Peer, same run | Budget | |\n|---|---|---|---|---|");
         for row in &self.0 {
             let mark = if row.kept { "kept" } else { "missed" };
-            println!("| {} | {} | {} | {} | {mark} |", row.what, row.ours, row.peer, row.budget);
+            println!(
+                "| {} | {} | {} | {} | {mark} |",
+                row.what, row.ours, row.peer, row.budget
+            );
         }
     }
 }
@@ -42,5 +58,9 @@ pub(crate) fn percentile(samples: &mut [Duration], share: usize) -> Duration {
 /// Milliseconds with the precision that matters.
 pub(crate) fn ms(span: Duration) -> String {
     let ms = span.as_secs_f64() * 1000.0;
-    if ms < 10.0 { format!("{ms:.3} ms") } else { format!("{ms:.0} ms") }
+    if ms < 10.0 {
+        format!("{ms:.3} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
 }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use async_nats::Client;
 use futures::StreamExt;
 use nimbus_bus::{
-    Access, Authority, Bus, ConnectOptions, Credential, EmbeddedNats, EmbeddedOptions, Incoming, Method, Retry, User,
+    Access, Authority, Bus, ConnectOptions, Credential, EmbeddedNats, EmbeddedOptions, Incoming, Method,
+    Retry, User,
 };
 use nimbus_model::Clock;
 
@@ -47,7 +48,10 @@ async fn connect(nats: &EmbeddedNats, credential: Credential, name: &str) -> Res
     .await?)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the raw request is what ours is measured against")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the raw request is what ours is measured against"
+)]
 async fn raw(client: &Client, body: Vec<u8>) -> Result<()> {
     client.request(RAW, body.into()).await?;
     Ok(())
@@ -73,7 +77,9 @@ where
     Fut: Future<Output = Result<()>>,
 {
     let began = Instant::now();
-    let calls = futures::stream::iter(0..BURST).map(|_| call()).buffer_unordered(CONCURRENT);
+    let calls = futures::stream::iter(0..BURST)
+        .map(|_| call())
+        .buffer_unordered(CONCURRENT);
     let done: Vec<Result<()>> = calls.collect().await;
     done.into_iter().collect::<Result<Vec<()>>>()?;
     #[expect(clippy::cast_precision_loss, reason = "a count of thousands")]
@@ -84,8 +90,14 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
     eprintln!("bus RPC");
     let folder = camino_tempfile::tempdir()?;
     let authority = Authority::open(folder.path())?;
-    let options = EmbeddedOptions { data_dir: folder.path().to_owned(), authority: Some(&authority), binary: None };
-    let nats = EmbeddedNats::start(options).await.context("starting the embedded nats-server")?;
+    let options = EmbeddedOptions {
+        data_dir: folder.path().to_owned(),
+        authority: Some(&authority),
+        binary: None,
+    };
+    let nats = EmbeddedNats::start(options)
+        .await
+        .context("starting the embedded nats-server")?;
     let mint = |name: &str| authority.mint(&User::unrestricted(name));
     let server = connect(&nats, mint("server"), "server").await?;
     let client = connect(&nats, mint("client"), "client").await?;
@@ -100,7 +112,10 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
     let raw_server = tokio::spawn(async move {
         while let Some(message) = requests.next().await {
             let Some(reply) = message.reply else { continue };
-            #[expect(clippy::disallowed_methods, reason = "the raw answer is what ours is measured against")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the raw answer is what ours is measured against"
+            )]
             let _ = answering.publish(reply, message.payload).await;
         }
     });
@@ -109,7 +124,13 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
     let plain = client.client().clone();
     let ours = || {
         let (client, body) = (client.clone(), body.clone());
-        async move { client.call::<Echo>(&body).await.map(|_| ()).map_err(anyhow::Error::from) }
+        async move {
+            client
+                .call::<Echo>(&body)
+                .await
+                .map(|_| ())
+                .map_err(anyhow::Error::from)
+        }
     };
     let peer = || {
         let (plain, body) = (plain.clone(), body.clone());

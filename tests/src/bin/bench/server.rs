@@ -25,32 +25,62 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a command of the binary and waits until it says that it is ready.
-    pub(crate) async fn start(folder: &Utf8Path, name: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) async fn start(
+        folder: &Utf8Path,
+        name: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let ready = folder.join(format!("{name}.json"));
         let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
         let mut command = Command::new(binary()?);
-        command.args(args).args(["--ready-file", ready.as_str()]).envs(env.iter().copied());
-        command.env("NIMBUS_LOG", "warn").env("NIMBUS_READY_SSH_PROBE", "false");
-        command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("starting {}", binary().unwrap_or_default()))?;
+        command
+            .args(args)
+            .args(["--ready-file", ready.as_str()])
+            .envs(env.iter().copied());
+        command
+            .env("NIMBUS_LOG", "warn")
+            .env("NIMBUS_READY_SSH_PROBE", "false");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {}", binary().unwrap_or_default()))?;
         let mut looks = tokio::time::interval(Duration::from_millis(5));
         let patience = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
             looks.tick().await;
-            if let Some(facts) = std::fs::read(&ready).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            if let Some(facts) = std::fs::read(&ready)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+            {
                 return Ok(Self { child, facts });
             }
             if let Some(status) = child.try_wait()? {
-                bail!("{name} ended with {status}: {}", std::fs::read_to_string(folder.join(format!("{name}.log")))?);
+                bail!(
+                    "{name} ended with {status}: {}",
+                    std::fs::read_to_string(folder.join(format!("{name}.log")))?
+                );
             }
             if tokio::time::Instant::now() > patience {
-                bail!("{name} was not ready after 30 s: {}", std::fs::read_to_string(folder.join(format!("{name}.log")))?);
+                bail!(
+                    "{name} was not ready after 30 s: {}",
+                    std::fs::read_to_string(folder.join(format!("{name}.log")))?
+                );
             }
         }
     }
 
     pub(crate) fn url(&self) -> Result<String> {
-        Ok(self.facts.get("url").and_then(Value::as_str).context("a server says its URL")?.to_owned())
+        Ok(self
+            .facts
+            .get("url")
+            .and_then(Value::as_str)
+            .context("a server says its URL")?
+            .to_owned())
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -89,7 +119,19 @@ impl World {
         let sim = Process::start(
             &path,
             "pve-sim",
-            &["pve-sim", "--listen", "127.0.0.1:0", "--nodes", "3", "--token-id", "root@pam!bench", "--latency-scale", latency_scale, "--capacity-factor", "20"],
+            &[
+                "pve-sim",
+                "--listen",
+                "127.0.0.1:0",
+                "--nodes",
+                "3",
+                "--token-id",
+                "root@pam!bench",
+                "--latency-scale",
+                latency_scale,
+                "--capacity-factor",
+                "20",
+            ],
             &[("PVE_SIM_TOKEN_SECRET", SECRET)],
         )
         .await?;
@@ -114,17 +156,39 @@ impl World {
         )
         .await?;
         let base = nimbus.url()?;
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(600)).build()?;
-        let mut world = Self { sim, nimbus, client, token: String::new(), base, sim_url, folder };
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(600))
+            .build()?;
+        let mut world = Self {
+            sim,
+            nimbus,
+            client,
+            token: String::new(),
+            base,
+            sim_url,
+            folder,
+        };
         world.sign_in().await?;
         Ok(world)
     }
 
     async fn sign_in(&mut self) -> Result<()> {
-        let who = json!({ "name": "Bench", "email": "bench@example.org", "password": "correct horse battery" });
-        self.client.post(format!("{}/api/auth/register", self.base)).json(&who).send().await?.error_for_status()?;
+        let who =
+            json!({ "name": "Bench", "email": "bench@example.org", "password": "correct horse battery" });
+        self.client
+            .post(format!("{}/api/auth/register", self.base))
+            .json(&who)
+            .send()
+            .await?
+            .error_for_status()?;
         let login = json!({ "email": "bench@example.org", "password": "correct horse battery" });
-        let answer = self.client.post(format!("{}/api/auth/login", self.base)).json(&login).send().await?.error_for_status()?;
+        let answer = self
+            .client
+            .post(format!("{}/api/auth/login", self.base))
+            .json(&login)
+            .send()
+            .await?
+            .error_for_status()?;
         let cookie = answer
             .headers()
             .get("set-cookie")
@@ -143,14 +207,24 @@ impl World {
             .error_for_status()?
             .json()
             .await?;
-        self.token = made.pointer("/data/token").and_then(Value::as_str).context("a token")?.to_owned();
+        self.token = made
+            .pointer("/data/token")
+            .and_then(Value::as_str)
+            .context("a token")?
+            .to_owned();
         Ok(())
     }
 
     /// Makes a machine and waits for it.
     pub(crate) async fn provision(&self, hostname: &str) -> Result<Value> {
         let order = json!({ "hostname": hostname, "tier": "small", "os_template": "debian-12", "ssh_pubkey": PUBLIC_KEY });
-        let answer = self.client.post(format!("{}/api/vms", self.base)).bearer_auth(&self.token).json(&order).send().await?;
+        let answer = self
+            .client
+            .post(format!("{}/api/vms", self.base))
+            .bearer_auth(&self.token)
+            .json(&order)
+            .send()
+            .await?;
         let status = answer.status();
         let body: Value = answer.json().await?;
         if !status.is_success() {
@@ -160,7 +234,15 @@ impl World {
     }
 
     pub(crate) async fn sim_state(&self) -> Result<Value> {
-        Ok(self.client.get(format!("{}/sim/state", self.sim_url)).header("x-sim-token", SECRET).send().await?.error_for_status()?.json().await?)
+        Ok(self
+            .client
+            .get(format!("{}/sim/state", self.sim_url))
+            .header("x-sim-token", SECRET)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
     }
 
     pub(crate) async fn end(self) -> Result<()> {
