@@ -136,6 +136,10 @@ pub(crate) mod limits {
     pub(crate) const TOKEN_MARGIN: Duration = Duration::from_secs(30);
     /// How old an answer of /ready or /health may be.
     pub(crate) const READY_AGE: Duration = Duration::from_secs(1);
+    /// How long a service may take to say that it is there.
+    pub(crate) const PROBE: Duration = Duration::from_millis(1500);
+    /// How long the provisioner may take, which asks Proxmox for up to three seconds.
+    pub(crate) const CLUSTER_PROBE: Duration = Duration::from_millis(3500);
     /// Silence after which TCP asks whether the other side is still there.
     pub(crate) const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
     /// The largest body.

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::GatewayConfig;
-use crate::config::limits::READY_AGE;
+use crate::config::limits::{CLUSTER_PROBE, PROBE, READY_AGE};
 use crate::hub::Hub;
 use crate::principals::{Principal, Principals};
 use crate::throttle::Throttle;
@@ -149,9 +149,9 @@ impl App {
             return Arc::clone(deployment);
         }
         let (auth, pool, cluster) = tokio::join!(
-            self.ask::<Setup>(&()),
-            self.ask::<Status>(&()),
-            self.ask::<Health>(&())
+            timed(&self.metrics, self.bus.call::<Setup>(&()).timeout(PROBE)),
+            timed(&self.metrics, self.bus.call::<Status>(&()).timeout(PROBE)),
+            timed(&self.metrics, self.bus.call::<Health>(&()).timeout(CLUSTER_PROBE)),
         );
         let deployment = Arc::new(Deployment { auth, pool, cluster });
         *state = Some((Instant::now(), Arc::clone(&deployment)));

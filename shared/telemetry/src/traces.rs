@@ -18,7 +18,8 @@ use serde::Serialize;
 pub(crate) const MAX_TRACES: usize = 500;
 /// Of those, traces that only read.
 pub(crate) const MAX_READS: usize = 100;
-/// Spans that are kept of one trace; the earliest to end stay.
+/// Spans that are kept of one trace; the longest stay. A span is at least as long as what it is made
+/// of, so that steps outlive the many short calls inside them.
 pub(crate) const MAX_SPANS: usize = 512;
 
 /// Attribute that names the service a span belongs to.
@@ -174,6 +175,10 @@ impl Traces {
         });
         if entry.spans.len() < MAX_SPANS {
             entry.spans.push(span);
+        } else if let Some(shortest) = entry.spans.iter_mut().min_by_key(|s| length(s))
+            && length(shortest) < length(&span)
+        {
+            *shortest = span;
         }
         if reads && !entry.reads {
             entry.reads = true;
@@ -312,6 +317,10 @@ fn own_service(span: &SpanData) -> Option<String> {
     })
 }
 
+fn length(span: &SpanData) -> Duration {
+    span.end_time.duration_since(span.start_time).unwrap_or_default()
+}
+
 fn outcome(span: &SpanData) -> Outcome {
     if matches!(span.status, Status::Error { .. }) {
         Outcome::Error
@@ -426,15 +435,17 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_keeps_only_so_many_spans() {
+    fn a_trace_keeps_its_longest_spans() {
         let (traces, process) = (Traces::default(), Arc::from("nimbus"));
         for id in 1..2000 {
-            traces.add(span(1, id, 0, id, vec![]), &process);
+            traces.add(span(1, id, 2000, id, vec![]), &process);
         }
-        assert_eq!(
-            traces.get(&TraceId::from(1).to_string()).map(|t| t.spans.len()),
-            Some(MAX_SPANS)
-        );
+        let mut step = span(1, 2000, 0, 0, vec![]);
+        step.end_time = UNIX_EPOCH + Duration::from_secs(60);
+        traces.add(step, &process);
+        let trace = traces.get(&TraceId::from(1).to_string()).expect("kept");
+        assert_eq!(trace.spans.len(), MAX_SPANS);
+        assert_eq!(trace.spans[0].name, "span 2000");
     }
 
     #[test]
