@@ -28,6 +28,8 @@ test("a provision that fails says what happened, takes everything back, and can 
   await expect(alert).toContainText("“Clone template” failed");
   await expect(alert).toContainText("storage 'local-lvm' is out of space");
   await explained(page, "machine.proxmox_task_failed");
+  await page.getByRole("button", { name: "The end of the task’s log" }).click();
+  await expect(page.getByRole("region", { name: "Log of the task" })).toContainText("TASK ERROR: storage 'local-lvm' is out of space");
   await expect(steps(page).nth(0)).toContainText("Reserve address, undone");
   await expect(steps(page).nth(2)).toContainText("Clone template, failed");
   expect(await world.cluster.guest("unlucky")).toBeUndefined();
