@@ -57,7 +57,12 @@ export class World {
     const cluster = options.cluster === false ? null : await Cluster.start(folder, options.latencyScale ?? 0.02);
     const settings = { ...SETTINGS, ...(cluster === null ? {} : { ...POOL, ...cluster.settings }), ...options.settings };
     const world = new World(folder, data, cluster, settings);
-    await world.boot();
+    try {
+      await world.boot();
+    } catch (error) {
+      await world.stop();
+      throw error;
+    }
     return world;
   }
 
