@@ -53,8 +53,8 @@ export class World {
     const folder = path.join(OUTPUT, name);
     fs.rmSync(folder, { recursive: true, force: true });
     fs.mkdirSync(folder, { recursive: true });
-    const data = fs.mkdtempSync(path.join(os.tmpdir(), "nimbus-e2e-"));
     const cluster = options.cluster === false ? null : await Cluster.start(folder, options.latencyScale ?? 0.02);
+    const data = fs.mkdtempSync(path.join(os.tmpdir(), "nimbus-e2e-"));
     const settings = { ...SETTINGS, ...(cluster === null ? {} : { ...POOL, ...cluster.settings }), ...options.settings };
     const world = new World(folder, data, cluster, settings);
     try {
