@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use nimbus_model::MachineId;
-use nimbus_proto::ippool::{AddressStatus, ConfirmRequest, Lease};
+use nimbus_proto::ippool::{AddressSource, AddressStatus, ConfirmRequest, Lease};
 
 use crate::config::Network;
 use crate::error::PoolError;
@@ -105,24 +105,37 @@ pub(crate) async fn confirm(
         // An earlier look moved it on, or the promise ran out: what it has now is what the VM shall be told.
         return reserve(pool, cluster, machine, &hostname).await;
     }
+    if taken.row.status == AddressStatus::Allocated && taken.row.source == AddressSource::Local {
+        return Ok(lease(network, &taken.row));
+    }
     let snapshot = looking.fresh().await?;
-    let other = snapshot
+    let seen = snapshot
         .held
         .get(&ip)
         .and_then(|guests| guests.iter().find(|guest| guest.vmid != vmid));
-    let Some(other) = other.filter(|_| taken.row.status != AddressStatus::Allocated) else {
+    let Some(other) = seen.cloned().or_else(|| booked(&taken.row, vmid)) else {
         return Ok(lease(network, &taken.row));
     };
     // The other installation may be choosing at this moment, too, and would choose the same next one.
     let spread = u64::try_from(machine.uuid().as_u128() % SPREAD_MS).unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(spread)).await;
     match pool
-        .pass_over(&taken.row, other, Some((machine, &hostname)))
+        .pass_over(&taken.row, &other, Some((machine, &hostname)))
         .await?
     {
         PassedOver::Nothing => Err(PoolError::Exhausted { range: network.range }),
         PassedOver::Next(_) | PassedOver::Raced => reserve(pool, cluster, machine, &hostname).await,
     }
+}
+
+/// Another guest that a reconcile found with the address in the meantime; it may be gone again, but the
+/// books have it.
+fn booked(row: &Row, vmid: u32) -> Option<Guest> {
+    Some(Guest {
+        vmid: row.vmid.filter(|booked| *booked != vmid)?,
+        name: row.hostname.clone(),
+        node: row.node.clone().unwrap_or_default(),
+    })
 }
 
 fn lease(network: Network, row: &Row) -> Lease {

@@ -12,6 +12,7 @@ use nimbus_store::testing::{World, on_both, sqlite};
 use super::*;
 use crate::MIGRATIONS;
 use crate::config::Network;
+use crate::pool::Change;
 use crate::range::Range;
 use crate::snapshot::script::Script;
 
@@ -222,11 +223,35 @@ async fn an_address_that_another_guest_was_told_too_is_given_up() {
             .await
             .unwrap();
         assert_eq!(again, moved);
-        script.hold("10.0.0.2", 102, "web");
-        let settled = confirm(&pool, Some(&cluster), told(machine, "10.0.0.2", 102))
+        // A reconcile at the wrong moment books it for the other one, which then gives way as well.
+        let row = pool.rows().await.unwrap().remove(1);
+        let guest = Guest {
+            vmid: 103,
+            name: Some("web".into()),
+            node: "pve1".into(),
+        };
+        let new = row.adopt(&guest, Clock::system().now()).unwrap();
+        pool.change_all(vec![Change {
+            old: row,
+            new,
+            loud: false,
+        }])
+        .await
+        .unwrap();
+        let third = confirm(&pool, Some(&cluster), told(machine, "10.0.0.2", 102))
             .await
             .unwrap();
-        assert_eq!(settled, moved);
+        assert_eq!(third.ip, ip("10.0.0.3"));
+        let rows = pool.rows().await.unwrap();
+        assert_eq!(
+            (rows[1].vmid, rows[1].machine, rows[2].machine),
+            (Some(103), None, Some(machine))
+        );
+        script.hold("10.0.0.3", 102, "web");
+        let settled = confirm(&pool, Some(&cluster), told(machine, "10.0.0.3", 102))
+            .await
+            .unwrap();
+        assert_eq!(settled, third);
     })
     .await;
 }
