@@ -100,32 +100,37 @@ pub(crate) async fn confirm(
     let looking = cluster.ok_or(PoolError::NotConfigured {
         missing: "PROXMOX_HOST",
     })?;
-    let taken = pool.take(machine, &hostname).await?;
-    if taken.fresh || taken.row.ip != ip {
-        // An earlier look moved it on, or the promise ran out: what it has now is what the VM shall be told.
-        return reserve(pool, cluster, machine, &hostname).await;
+    for _ in 0..RACES {
+        let taken = pool.take(machine, &hostname).await?;
+        if taken.fresh || taken.row.ip != ip {
+            // An earlier look moved it on, or the promise ran out: what it has now is what the VM shall be told.
+            return reserve(pool, cluster, machine, &hostname).await;
+        }
+        if taken.row.status == AddressStatus::Allocated && taken.row.source == AddressSource::Local {
+            return Ok(lease(network, &taken.row));
+        }
+        let snapshot = looking.fresh().await?;
+        let seen = snapshot
+            .held
+            .get(&ip)
+            .and_then(|guests| guests.iter().find(|guest| guest.vmid != vmid));
+        let Some(other) = seen.cloned().or_else(|| booked(&taken.row, vmid)) else {
+            return Ok(lease(network, &taken.row));
+        };
+        // The other installation may be choosing at this moment, too, and would choose the same next one.
+        let spread = u64::try_from(machine.uuid().as_u128() % SPREAD_MS).unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(spread)).await;
+        match pool
+            .pass_over(&taken.row, &other, Some((machine, &hostname)))
+            .await?
+        {
+            PassedOver::Next(_) => return reserve(pool, cluster, machine, &hostname).await,
+            PassedOver::Nothing => return Err(PoolError::Exhausted { range: network.range }),
+            // A reconcile has found the other one, too.
+            PassedOver::Raced => {}
+        }
     }
-    if taken.row.status == AddressStatus::Allocated && taken.row.source == AddressSource::Local {
-        return Ok(lease(network, &taken.row));
-    }
-    let snapshot = looking.fresh().await?;
-    let seen = snapshot
-        .held
-        .get(&ip)
-        .and_then(|guests| guests.iter().find(|guest| guest.vmid != vmid));
-    let Some(other) = seen.cloned().or_else(|| booked(&taken.row, vmid)) else {
-        return Ok(lease(network, &taken.row));
-    };
-    // The other installation may be choosing at this moment, too, and would choose the same next one.
-    let spread = u64::try_from(machine.uuid().as_u128() % SPREAD_MS).unwrap_or_default();
-    tokio::time::sleep(Duration::from_millis(spread)).await;
-    match pool
-        .pass_over(&taken.row, &other, Some((machine, &hostname)))
-        .await?
-    {
-        PassedOver::Nothing => Err(PoolError::Exhausted { range: network.range }),
-        PassedOver::Next(_) | PassedOver::Raced => reserve(pool, cluster, machine, &hostname).await,
-    }
+    Err(PoolError::Raced { machine })
 }
 
 /// Another guest that a reconcile found with the address in the meantime; it may be gone again, but the
