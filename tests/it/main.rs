@@ -6,6 +6,13 @@
 //! - `split`: each service its own process, on an external nats-server and PostgreSQL
 //! - `input`: what nobody should send
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 mod crash;
 mod faults;
 mod input;

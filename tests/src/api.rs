@@ -139,7 +139,6 @@ impl Api {
     }
 
     /// A request with the caller's credential.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(token) = &self.token {
@@ -245,7 +244,6 @@ impl Api {
     }
 
     /// The request that [`Self::order`] sends.
-    #[must_use]
     pub fn ordering(&self, hostname: &str) -> reqwest::RequestBuilder {
         self.request(Method::POST, "/api/vms")
             .header("Prefer", "respond-async")
