@@ -43,6 +43,8 @@ pub(crate) enum MachineError {
     NotOurs { vmid: u32, node: String },
     #[error("VM {vmid} does not exist in the cluster any more")]
     Gone { vmid: u32 },
+    #[error("other guests took each of the {} addresses that were tried", .tried.len())]
+    Contested { tried: Vec<std::net::Ipv4Addr> },
     #[error("no free VM number was found in {tries} tries")]
     NoVmid { tries: u32 },
     #[error("the cluster listed no guest at all, which is taken for a failure of the listing")]
@@ -88,16 +90,36 @@ impl MachineError {
     /// Whether doing the same again can succeed without anybody changing anything.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
+            // Every step can be repeated, so an answer that cannot be read is asked for again.
+            Self::Proxmox {
+                source: ProxmoxError::Garbage { .. },
+                ..
+            } => true,
+            Self::Proxmox {
+                source: ProxmoxError::TaskFailed { exitstatus, .. },
+                ..
+            } => storage_busy(exitstatus),
             Self::Proxmox { source, .. } => source.is_transient(),
             Self::Store(error) => error.is_transient(),
             Self::Fault(fault) => {
                 fault.is(Code::ServiceUnavailable)
                     || fault.is(Code::ServiceTimeout)
                     || fault.is(Code::RateOverloaded)
+                    // A node that did not answer for a moment, and addresses that the books have learned
+                    // by now are in use.
+                    || fault.is(Code::IppoolSnapshotPartial)
+                    || fault.is(Code::IppoolContested)
             }
             _ => false,
         }
     }
+}
+
+/// Whether a task ended because others had the storage's lock for too long, as many clones at once do.
+fn storage_busy(exitstatus: &str) -> bool {
+    ["got lock request timeout", "got lock timeout"]
+        .iter()
+        .any(|words| exitstatus.contains(words))
 }
 
 impl From<StoreError> for MachineError {
@@ -121,6 +143,7 @@ impl Coded for MachineError {
             Self::TemplateMissing { .. } => Code::MachineTemplateMissing,
             Self::NotOurs { .. } => Code::MachineNotOurs,
             Self::Gone { .. } => Code::MachineGone,
+            Self::Contested { .. } => Code::IppoolContested,
             Self::NoVmid { .. } => Code::OpConflict,
             Self::EmptySnapshot => Code::MachineProxmoxProtocol,
             Self::NotConfigured { .. } => Code::ServiceNotConfigured,
@@ -143,6 +166,7 @@ impl Coded for MachineError {
             Self::NoEligibleNode { rejected, .. } => Some(json!({
                 "nodes": rejected.iter().map(|(node, reasons)| json!({ "node": node, "reasons": reasons })).collect::<Vec<_>>()
             })),
+            Self::Contested { tried } => Some(json!({ "tried": tried })),
             Self::NotOurs { vmid, node } => Some(json!({ "vmid": vmid, "node": node })),
             Self::Proxmox { source, doing } => {
                 let mut detail = source.detail().unwrap_or_else(|| json!({}));

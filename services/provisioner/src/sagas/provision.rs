@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nimbus_bus::Key;
 use nimbus_model::{MachineId, Os, Tier};
-use nimbus_proto::ippool::{self, AllocateRequest, Lease, ReleaseRequest, ReserveRequest};
+use nimbus_proto::ippool::{self, AllocateRequest, ConfirmRequest, Lease, ReleaseRequest, ReserveRequest};
 use nimbus_proto::machine::{Machine, ProvisionResult};
 use nimbus_proxmox::Vmid;
 use nimbus_saga::{OrNotFound, Outputs, Saga, StepError, UndoError};
@@ -27,6 +27,8 @@ use crate::service::Provisioner;
 const FRESH: Duration = Duration::from_secs(1);
 /// Pause between two renewals of the reserved address; far below the shortest sensible TTL.
 const KEEP_ADDRESS: Duration = Duration::from_secs(60);
+/// Addresses tried when other installations take them at the same time.
+const ADDRESS_TRIES: usize = 8;
 /// Numbers tried when others take them at the same time.
 const VMID_TRIES: u32 = 16;
 
@@ -97,28 +99,26 @@ impl Saga for Provision<'_> {
                     .vm
                     .power(&spot, nimbus_proto::machine::PowerAction::Start)
                     .await
-                    .map(|()| Value::Null),
+                    .map(|_| Value::Null),
                 Err(error) => Err(error),
             },
-            Step::WaitGuestAgent => {
-                let lease: Lease = done.get(Step::ReserveIp)?;
-                match placed(&row) {
-                    Ok(spot) => self
-                        .vm
-                        .wait_ready(&spot, lease.ip)
-                        .await
-                        .and_then(|warning| value(Waited { warning })),
-                    Err(error) => Err(error),
-                }
-            }
-            Step::CommitIp => {
-                let lease: Lease = done.get(Step::ReserveIp)?;
-                self.commit(&row, lease.ip).await.map(|()| Value::Null)
-            }
+            Step::WaitGuestAgent => match placed(&row).and_then(|spot| Ok((spot, address(&view)?))) {
+                Ok((spot, ip)) => self
+                    .vm
+                    .wait_ready(&spot, ip)
+                    .await
+                    .and_then(|warning| value(Waited { warning })),
+                Err(error) => Err(error),
+            },
+            Step::CommitIp => match address(&view) {
+                Ok(ip) => self.commit(&row, ip).await.map(|()| Value::Null),
+                Err(error) => Err(error),
+            },
             Step::SaveVm => {
-                let lease: Lease = done.get(Step::ReserveIp)?;
                 let waited: Waited = done.get(Step::WaitGuestAgent)?;
-                result(&view, lease.ip, waited.warning).and_then(value)
+                address(&view)
+                    .and_then(|ip| result(&view, ip, waited.warning))
+                    .and_then(value)
             }
         };
         value.map_err(step_error)
@@ -211,7 +211,14 @@ impl Provision<'_> {
             .call::<ippool::Reserve>(&request)
             .key(Key::of(self.machine))
             .await?;
-        let (machine, ip, at) = (self.machine, lease.ip.to_string(), inner.clock.now());
+        self.note_address(lease.ip).await?;
+        Ok(lease)
+    }
+
+    /// Writes the address into the row, where later steps find it.
+    async fn note_address(&self, ip: Ipv4Addr) -> Result<(), MachineError> {
+        let inner = self.provisioner.inner();
+        let (machine, ip, at) = (self.machine, ip.to_string(), inner.clock.now());
         inner
             .store
             .write(move |tx| {
@@ -222,7 +229,7 @@ impl Provision<'_> {
                 })
             })
             .await?;
-        Ok(lease)
+        Ok(())
     }
 
     /// Chooses node and number and writes both into the row, so that the next choice counts them.
@@ -361,16 +368,48 @@ impl Provision<'_> {
         Err(MachineError::NoVmid { tries: VMID_TRIES })
     }
 
-    async fn configure(&self, row: &MachineRow, view: &Machine, lease: &Lease) -> Result<(), MachineError> {
-        let facts = GuestFacts {
-            tier: view.tier,
-            os: view.os,
-            ip: lease.ip,
-            prefix: lease.prefix,
-            gateway: lease.gateway,
-            ssh_pubkey: &view.ssh_pubkey,
-        };
-        self.vm.configure(&placed(row)?, &facts).await
+    /// Tells the VM who it is, then looks whether anybody else in the cluster was told the same address:
+    /// another installation can have reserved it at the same moment. Gives way until nobody else has it.
+    async fn configure(
+        &self,
+        row: &MachineRow,
+        view: &Machine,
+        reserved: &Lease,
+    ) -> Result<(), MachineError> {
+        let (inner, spot) = (self.provisioner.inner(), placed(row)?);
+        // An earlier attempt may have given way already.
+        let mut ip = address(view)?;
+        let mut tried = Vec::new();
+        while tried.len() < ADDRESS_TRIES {
+            let facts = GuestFacts {
+                tier: view.tier,
+                os: view.os,
+                ip,
+                prefix: reserved.prefix,
+                gateway: reserved.gateway,
+                ssh_pubkey: &view.ssh_pubkey,
+            };
+            self.vm.configure(&spot, &facts).await?;
+            let request = ConfirmRequest {
+                machine: self.machine,
+                hostname: view.hostname.clone(),
+                ip,
+                vmid: spot.vmid.get(),
+            };
+            let confirmed = inner
+                .bus
+                .call::<ippool::Confirm>(&request)
+                .key(Key::of(format!("{}-{ip}", self.machine)))
+                .await?;
+            if confirmed.ip == ip {
+                return Ok(());
+            }
+            tracing::info!(machine.id = %self.machine, "{ip} is in use by another guest, taking {}", confirmed.ip);
+            tried.push(ip);
+            ip = confirmed.ip;
+            self.note_address(ip).await?;
+        }
+        Err(MachineError::Contested { tried })
     }
 
     async fn commit(&self, row: &MachineRow, ip: Ipv4Addr) -> Result<(), MachineError> {
@@ -385,6 +424,14 @@ impl Provision<'_> {
             .key(Key::of(self.machine))
             .await?)
     }
+}
+
+/// The machine's address; it can have changed since the first step.
+fn address(view: &Machine) -> Result<Ipv4Addr, MachineError> {
+    view.ip.ok_or_else(|| MachineError::Damaged {
+        what: "a machine's address",
+        reason: "it has none".into(),
+    })
 }
 
 fn value<T: Serialize>(output: T) -> Result<Value, MachineError> {
