@@ -1,4 +1,9 @@
 //! What is done to one machine's VM in Proxmox. Every function can be repeated.
+//!
+//! A VM that is not on the node where it was last seen is looked for in the whole cluster before it
+//! counts as gone: operators migrate machines, and the row follows only at the next reconcile.
+
+mod ready;
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +27,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const LOST_CALL: Duration = Duration::from_secs(3);
 /// How often a call that met a lock is repeated. Proxmox itself waits 1 to 10 s for one.
 const LOCK_TRIES: u32 = 20;
+
+/// How often a VM is looked for where the list of guests says it is.
+const MOVING: u32 = 3;
 
 /// Where a machine's VM is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +136,7 @@ impl<'a> Vm<'a> {
         let spec = CloneSpec {
             newid: spot.vmid,
             name: Some(hostname.to_owned()),
-            description: Some(marker::write(self.machine, tier, os)),
+            description: Some(marker::write_fresh(self.machine, tier, os)),
             target: Some(spot.node.clone()),
             full: true,
         };
@@ -139,10 +147,7 @@ impl<'a> Vm<'a> {
         let ended = match started {
             Ok(upid) => {
                 let ended = self.client.wait_task(&upid, self.deadline()).await.map(|_| ());
-                self.clone_in_doubt.store(
-                    matches!(ended, Err(ProxmoxError::TaskTimeout { .. })),
-                    Ordering::Relaxed,
-                );
+                self.clone_in_doubt.store(!over(&ended), Ordering::Relaxed);
                 ended
             }
             Err(error) => {
@@ -215,7 +220,7 @@ impl<'a> Vm<'a> {
     /// Tells the VM who it is: size, network, user and key, tag and uuid.
     pub(crate) async fn configure(&self, spot: &Spot, facts: &GuestFacts<'_>) -> Result<(), MachineError> {
         let doing = format!("configuring VM {}", spot.vmid);
-        let present = self.must_be_ours(spot).await?;
+        let (spot, present) = self.must_be_ours(spot).await?;
         let mut patch = ConfigPatch::new()
             .set("ciuser", facts.os.user())
             .set("sshkeys", encode_sshkeys(facts.ssh_pubkey))
@@ -250,7 +255,7 @@ impl<'a> Vm<'a> {
     /// Brings the disk to the tier's size; absolute, because cloud images differ in size.
     pub(crate) async fn resize(&self, spot: &Spot, tier: Tier) -> Result<(), MachineError> {
         let doing = format!("resizing the disk of VM {} to {} GiB", spot.vmid, tier.disk_gib());
-        let present = self.must_be_ours(spot).await?;
+        let (spot, present) = self.must_be_ours(spot).await?;
         let disk = boot_disk(&present).unwrap_or("scsi0");
         let size = u32::try_from(tier.disk_gib()).unwrap_or(u32::MAX);
         let upid = self
@@ -264,101 +269,66 @@ impl<'a> Vm<'a> {
     }
 
     /// Powers the VM; asking for the state it is in is fine, but for a reboot of a stopped one.
-    pub(crate) async fn power(&self, spot: &Spot, action: PowerAction) -> Result<(), MachineError> {
+    /// Answers where the VM is.
+    pub(crate) async fn power(&self, spot: &Spot, action: PowerAction) -> Result<Spot, MachineError> {
         let op = match action {
             PowerAction::Start => PowerOp::Start,
             PowerAction::Shutdown => PowerOp::Shutdown,
             PowerAction::Stop => PowerOp::Stop,
             PowerAction::Reboot => PowerOp::Reboot,
         };
-        let doing = format!("{op} of VM {}", spot.vmid);
-        self.must_be_ours(spot).await?;
-        let ended = async {
-            let mut tries = 0;
-            loop {
-                let upid = self
-                    .unlocked(|| self.client.power(&spot.node, spot.vmid, op))
-                    .await?;
-                match self.client.wait_task(&upid, self.deadline()).await {
-                    // A power task meets the lock only once it runs.
-                    Err(ProxmoxError::Locked { .. }) if tries < LOCK_TRIES => {
-                        tries += 1;
-                        sleep(LOOK_AGAIN).await;
-                    }
-                    other => return other.map(|_| ()),
-                }
-            }
-        }
-        .await;
-        match (action, ended) {
-            (PowerAction::Start, Err(ProxmoxError::AlreadyRunning { .. }))
-            | (PowerAction::Stop | PowerAction::Shutdown, Err(ProxmoxError::NotRunning { .. }))
-            | (_, Ok(())) => Ok(()),
-            (_, Err(error)) => Err(MachineError::proxmox(doing)(error)),
-        }
-    }
-
-    /// Waits until the guest reports its address. `Some` is a warning: the VM runs, but did not report in time.
-    pub(crate) async fn wait_ready(&self, spot: &Spot, ip: Ipv4Addr) -> Result<Option<String>, MachineError> {
-        let began = Instant::now();
-        let deadline = began + self.config.ready_timeout;
+        let mut tries = 0;
         loop {
-            let last = match self.client.agent_interfaces(&spot.node, spot.vmid).await {
-                Ok(interfaces) => {
-                    let addresses: Vec<_> = interfaces
-                        .iter()
-                        .filter(|interface| !interface.is_loopback())
-                        .flat_map(|interface| interface.addresses.iter().map(|address| address.ip))
-                        .collect();
-                    if addresses.contains(&ip.into()) {
-                        return Ok(None);
-                    }
-                    if addresses.is_empty() {
-                        "the guest agent reports no address yet".to_owned()
-                    } else {
-                        format!("the guest agent reports {addresses:?}, expected {ip}")
-                    }
-                }
-                Err(error @ (ProxmoxError::NotFound { .. } | ProxmoxError::Unauthorized)) => {
-                    return Err(MachineError::proxmox("asking the guest agent")(error));
-                }
-                // Waiting for a privilege that is missing would end in the same warning, minutes later.
-                Err(ProxmoxError::Forbidden { message }) => {
-                    return Ok(Some(format!("the guest agent may not be asked: {message}")));
-                }
-                Err(error) => nimbus_errors::chain(&error),
+            let (spot, _) = self.must_be_ours(spot).await?;
+            let ended = match self
+                .unlocked(|| self.client.power(&spot.node, spot.vmid, op))
+                .await
+            {
+                Ok(upid) => self.client.wait_task(&upid, self.deadline()).await.map(|_| ()),
+                Err(error) => Err(error),
             };
-            if self.config.ready_ssh_probe && began.elapsed() >= SSH_AFTER && ssh_banner(ip).await {
-                return Ok(None);
+            match (action, ended) {
+                // A power task meets the lock only once it runs; a VM can be moved between look and call.
+                (_, Err(ProxmoxError::Locked { .. } | ProxmoxError::NotFound { .. }))
+                    if tries < LOCK_TRIES =>
+                {
+                    tries += 1;
+                    sleep(LOOK_AGAIN).await;
+                }
+                (PowerAction::Start, Err(ProxmoxError::AlreadyRunning { .. }))
+                | (PowerAction::Stop | PowerAction::Shutdown, Err(ProxmoxError::NotRunning { .. }))
+                | (_, Ok(())) => return Ok(spot),
+                (_, Err(error)) => {
+                    return Err(MachineError::proxmox(format!("{op} of VM {}", spot.vmid))(error));
+                }
             }
-            if Instant::now() >= deadline {
-                let seconds = self.config.ready_timeout.as_secs();
-                return Ok(Some(format!("not verified reachable within {seconds} s: {last}")));
-            }
-            sleep(self.config.ready_poll).await;
         }
     }
 
     /// Destroys the VM if it is this machine's; a stranger's with the same number is left alone.
     pub(crate) async fn destroy_ours(&self, spot: &Spot) -> Result<(), MachineError> {
         let doing = format!("destroying VM {}", spot.vmid);
-        let config = match self.settled(spot).await? {
-            Some(config) => config,
-            None if self.clone_in_doubt.load(Ordering::Relaxed) => {
-                self.clones_ended(&spot.node).await?;
-                match self.settled(spot).await? {
-                    Some(config) => config,
-                    None => return Ok(()),
-                }
-            }
-            None => return Ok(()),
+        let mut config = self.settled(spot).await?;
+        if config.is_none() && self.clone_in_doubt.load(Ordering::Relaxed) {
+            self.clones_ended(&spot.node).await?;
+            config = self.settled(spot).await?;
+        }
+        let found = match config {
+            Some(config) => Some((spot.clone(), config)),
+            None => self.elsewhere(spot).await?,
+        };
+        let Some((spot, config)) = found else {
+            return Ok(());
         };
         if self.ours(&config) == Ours::No {
             tracing::warn!(vmid = spot.vmid.get(), machine.id = %self.machine, "left a VM alone that does not carry the machine's marker");
             return Ok(());
         }
-        match self.power(spot, PowerAction::Stop).await {
-            Ok(()) | Err(MachineError::Gone { .. }) => {}
+        match self.power(&spot, PowerAction::Stop).await {
+            Ok(_) => {}
+            Err(MachineError::Gone { .. }) => return Ok(()),
+            // A VM that runs would only be refused for another reason.
+            Err(error) if error.is_transient() => return Err(error),
             // The destruction says so if it matters.
             Err(error) => tracing::debug!(cause = %error, "could not stop before destroying"),
         }
@@ -403,8 +373,12 @@ impl<'a> Vm<'a> {
         Ok(())
     }
 
-    async fn must_be_ours(&self, spot: &Spot) -> Result<VmConfig, MachineError> {
-        let Some(config) = self.look(spot).await? else {
+    async fn must_be_ours(&self, spot: &Spot) -> Result<(Spot, VmConfig), MachineError> {
+        let found = match self.look(spot).await? {
+            Some(config) => Some((spot.clone(), config)),
+            None => self.elsewhere(spot).await?,
+        };
+        let Some((spot, config)) = found else {
             return Err(MachineError::Gone {
                 vmid: spot.vmid.get(),
             });
@@ -412,27 +386,49 @@ impl<'a> Vm<'a> {
         if self.ours(&config) == Ours::No {
             return Err(MachineError::NotOurs {
                 vmid: spot.vmid.get(),
-                node: spot.node.clone(),
+                node: spot.node,
             });
         }
-        Ok(config)
+        Ok((spot, config))
+    }
+
+    /// The VM with this number on another node; `None` when the cluster has none.
+    async fn elsewhere(&self, spot: &Spot) -> Result<Option<(Spot, VmConfig)>, MachineError> {
+        for _ in 0..MOVING {
+            let guests = self
+                .client
+                .cluster_vms()
+                .await
+                .map_err(MachineError::proxmox(format!("looking for VM {}", spot.vmid)))?;
+            let Some(guest) = guests.into_iter().find(|guest| guest.vmid == spot.vmid) else {
+                return Ok(None);
+            };
+            let there = Spot {
+                node: guest.node,
+                vmid: spot.vmid,
+            };
+            if let Some(config) = self.look(&there).await? {
+                return Ok(Some((there, config)));
+            }
+            // Listed and not there: it moves at this moment, or the list has not noticed that it is gone.
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(None)
     }
 }
 
-/// How long the agent has the word alone before the SSH port is tried.
-const SSH_AFTER: Duration = Duration::from_secs(30);
-const SSH_DIAL: Duration = Duration::from_secs(2);
-
-/// Whether something that speaks SSH answers (RFC 4253, section 4.2: a line that starts with `SSH-`).
-async fn ssh_banner(ip: Ipv4Addr) -> bool {
-    use tokio::io::AsyncReadExt;
-    let dial = async {
-        let mut stream = tokio::net::TcpStream::connect((ip, 22)).await.ok()?;
-        let mut banner = [0u8; 4];
-        stream.read_exact(&mut banner).await.ok()?;
-        Some(banner == *b"SSH-")
-    };
-    matches!(tokio::time::timeout(SSH_DIAL, dial).await, Ok(Some(true)))
+/// Whether a task has ended for sure, and not only the waiting for it.
+fn over(ended: &Result<(), ProxmoxError>) -> bool {
+    match ended {
+        Ok(()) => true,
+        Err(error) => matches!(
+            error,
+            ProxmoxError::TaskFailed { .. }
+                | ProxmoxError::AlreadyExists { .. }
+                | ProxmoxError::Locked { .. }
+                | ProxmoxError::Unquorate { .. }
+        ),
+    }
 }
 
 /// Whether the call may have arrived although its answer did not.

@@ -28,6 +28,14 @@ mod sagas;
 mod service;
 mod trace;
 
+// The tests' world is shared with the tests outside, and names this crate as they do.
+#[cfg(test)]
+extern crate self as nimbus_provisioner;
+#[cfg(test)]
+#[allow(dead_code, reason = "the tests outside use the rest")]
+#[path = "../tests/it/world.rs"]
+mod world;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +58,13 @@ const SERVICE: &str = "provisioner";
 const LEASE: Duration = Duration::from_secs(15);
 /// How long private keys that nobody claims, and idempotency keys, are kept.
 const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the history of a saga that ended is kept; the operation itself stays.
+const KEEP_HISTORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 const MIGRATIONS: &[Migration] = migrations![
     "0001_init" => include_str!("../migrations/0001_init.sql"),
     "0002_saga" => nimbus_saga::ddl!("provisioner"),
+    "0003_stuck" => include_str!("../migrations/0003_stuck.sql"),
 ];
 
 /// Serves until `ctx.stop` fires. Ready once every subscription is live.
@@ -61,36 +72,18 @@ const MIGRATIONS: &[Migration] = migrations![
 /// # Errors
 /// When the tables cannot be opened or the bus refuses.
 pub async fn run(ctx: Ctx, config: ProvisionerConfig, access: ClusterAccess) -> Result<(), RunError> {
-    let store = ctx.store(SERVICE, MIGRATIONS).await?;
-    let outbox = Outbox::new(store.clone(), "provisioner_outbox");
-    let news = News {
-        outbox: outbox.clone(),
-        clock: ctx.clock.clone(),
-    };
-    let watch = Arc::new(Watch { news: news.clone() });
-    let sagas = SagaStore::new(store.clone(), SERVICE, ctx.clock.clone()).with_observer(watch);
-    sagas
+    let provisioner = assemble(&ctx, config, access).await?;
+    let inner = provisioner.inner();
+    inner
+        .sagas
         .forget_leases()
         .await
         .map_err(|error| RunError::other("taking over unfinished operations", error))?;
-    let provisioner = Provisioner::new(Inner {
-        sagas,
-        store,
-        bus: ctx.bus.clone(),
-        clock: ctx.clock.clone(),
-        sealer: ctx.sealer(SERVICE)?,
-        rules: Rules::of(&config),
-        cluster: access
-            .client
-            .clone()
-            .map(|client| Cluster::new(client, ctx.clock.clone())),
-        access,
-        config,
-        news,
-        placing: tokio::sync::Mutex::default(),
-    });
     ctx.bus.ensure_streams().await?;
-    outbox.relay(&ctx.tasks, &ctx.bus, "provisioner.outbox");
+    inner
+        .news
+        .outbox
+        .relay(&ctx.tasks, &ctx.bus, "provisioner.outbox");
     let verifier = Arc::new(JwtVerifier::new(ctx.bus.clone(), ctx.clock.clone()));
     let bus = ctx.bus.with_verifier(verifier.clone());
     ctx.tasks
@@ -106,6 +99,38 @@ pub async fn run(ctx: Ctx, config: ProvisionerConfig, access: ClusterAccess) -> 
     ctx.ready().await;
     serving.stop().await;
     Ok(())
+}
+
+/// The tables, and everything that works on them.
+async fn assemble(
+    ctx: &Ctx,
+    config: ProvisionerConfig,
+    access: ClusterAccess,
+) -> Result<Provisioner, RunError> {
+    let store = ctx.store(SERVICE, MIGRATIONS).await?;
+    let outbox = Outbox::new(store.clone(), "provisioner_outbox");
+    let news = News {
+        outbox,
+        clock: ctx.clock.clone(),
+    };
+    let watch = Arc::new(Watch { news: news.clone() });
+    let sagas = SagaStore::new(store.clone(), SERVICE, ctx.clock.clone()).with_observer(watch);
+    Ok(Provisioner::new(Inner {
+        sagas,
+        store,
+        bus: ctx.bus.clone(),
+        clock: ctx.clock.clone(),
+        sealer: ctx.sealer(SERVICE)?,
+        rules: Rules::of(&config),
+        cluster: access
+            .client
+            .clone()
+            .map(|client| Cluster::new(client, ctx.clock.clone())),
+        access,
+        config,
+        news,
+        placing: tokio::sync::Mutex::default(),
+    }))
 }
 
 /// Work that one replica does for all, under a lease.
@@ -153,6 +178,8 @@ fn periodic(ctx: &Ctx, provisioner: &Provisioner) {
                     })
                 })
                 .await?;
+            let before = inner.clock.now().before(KEEP_HISTORY);
+            inner.sagas.prune(before).await.map_err(sagas::saga_error)?;
             Ok(())
         },
     );

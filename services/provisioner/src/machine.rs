@@ -3,7 +3,8 @@
 //! ```text
 //! (order) ─▶ provisioning ─built─▶ running ⇄ stopped ⇄ paused ⇄ unknown      what Proxmox says, when nothing runs on it
 //!                 │                    └──────── delete ────────▶ deleting ─gone─▶ (no row)
-//!                 └─taken back─▶ (no row)                             └─refused─▶ failed ─delete─▶ deleting
+//!                 ├─taken back─▶ (no row)                             └─refused─▶ failed ─delete─▶ deleting
+//!                 └─taking back fails─▶ failed ─taken back later─▶ (no row)
 //! ```
 
 pub(crate) mod store;
@@ -92,6 +93,7 @@ impl MachineRow {
     /// The row as it crosses the bus, with the number of reconciles that missed it.
     pub(crate) fn view(&self) -> Result<Machine, MachineError> {
         let os: nimbus_model::Os = read("a machine's os", &self.os)?;
+        let status = self.status()?;
         Ok(Machine {
             id: self.id,
             owner: self.owner,
@@ -100,7 +102,7 @@ impl MachineRow {
             tier: read("a machine's tier", &self.tier)?,
             os,
             username: os.user().to_owned(),
-            status: self.status()?,
+            status,
             vmid: self.vmid()?,
             ip: self
                 .ip
@@ -112,7 +114,8 @@ impl MachineRow {
             ssh_pubkey: self.ssh_pubkey.clone(),
             tunnel_error: self.tunnel_error.clone(),
             error_msg: self.error_msg.clone(),
-            operation: self.operation,
+            // The one that made a failed machine may still be taking it back; for the owner it has ended.
+            operation: self.operation.filter(|_| status != MachineStatus::Failed),
             created_at: self.created_at,
             updated_at: self.updated_at,
         })

@@ -144,15 +144,28 @@ impl Provisioner {
         if let (MachineStatus::Deleting, Some(running)) = (row.status()?, row.operation) {
             return self.operation(identity, running).await;
         }
-        self.change(
-            identity,
-            asked,
-            OperationKind::Delete,
-            row.id,
-            row.hostname,
-            "deleted",
-        )
-        .await
+        let ordered = self
+            .change(
+                identity,
+                asked,
+                OperationKind::Delete,
+                row.id,
+                row.hostname,
+                "deleted",
+            )
+            .await;
+        match ordered {
+            // Ordered twice at the same moment: one deletion is what both want.
+            Err(MachineError::Busy { operation }) => {
+                let running = self.operation(identity, operation).await?;
+                if running.kind == OperationKind::Delete {
+                    Ok(running)
+                } else {
+                    Err(MachineError::Busy { operation })
+                }
+            }
+            ordered => ordered,
+        }
     }
 
     /// Powers a machine.
@@ -209,7 +222,11 @@ impl Provisioner {
                     .await?
                     .ok_or(MachineError::NotFound(machine))?;
                 if let Some(operation) = row.operation {
-                    return Err(MachineError::Busy { operation });
+                    // A deletion does what taking back could not, and may be ordered in between.
+                    let delete = kind == OperationKind::Delete;
+                    if !(delete && sagas::stuck::is_stuck(tx, operation).await?) {
+                        return Err(MachineError::Busy { operation });
+                    }
                 }
                 let before = row.status()?;
                 let refused = || MachineError::WrongState {

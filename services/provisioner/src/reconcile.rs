@@ -18,7 +18,7 @@ use nimbus_bus::Key;
 use nimbus_model::{Hostname, MachineId};
 use nimbus_proto::event::{MachineChanged, MachineDeleted};
 use nimbus_proto::ippool;
-use nimbus_proto::machine::{Migrated, Missed, ReconcileReport, Renamed};
+use nimbus_proto::machine::{MachineStatus, Migrated, Missed, ReconcileReport, Renamed};
 use nimbus_proxmox::{ProxmoxError, Vmid};
 
 use crate::cluster::View;
@@ -39,7 +39,7 @@ pub(crate) enum Sight {
     Ours {
         node: String,
         name: Option<String>,
-        status: String,
+        status: MachineStatus,
     },
     /// There is no such VM, or it is somebody else's.
     Absent,
@@ -54,7 +54,7 @@ pub(crate) enum Action {
     Follow {
         node: String,
         rename: Option<Hostname>,
-        status: String,
+        status: MachineStatus,
     },
     Miss,
     GiveUp,
@@ -75,17 +75,22 @@ pub(crate) fn plan(row: &MachineRow, sight: &Sight) -> Action {
                 .as_deref()
                 .filter(|name| *name != row.hostname)
                 .and_then(|name| name.parse::<Hostname>().ok());
+            // A machine that failed stays so: its owner has to delete it, whatever its VM does.
+            let status = row
+                .status()
+                .map(|before| machine::on(before, machine::Event::Seen(*status)).unwrap_or(before))
+                .unwrap_or(*status);
             let same = row.node.as_deref() == Some(node)
                 && rename.is_none()
                 && row.missed_cycles == 0
-                && row.status == <&str>::from(machine::seen(status));
+                && row.status == <&str>::from(status);
             if same {
                 Action::Nothing
             } else {
                 Action::Follow {
                     node: node.clone(),
                     rename,
-                    status: status.clone(),
+                    status,
                 }
             }
         }
@@ -122,10 +127,16 @@ pub(crate) async fn run(provisioner: &Provisioner) -> Result<ReconcileReport, Ma
         snapshot_at: view.taken_at,
     };
     for row in settled {
-        let action = sights
-            .get(&row.id)
-            .map_or(Action::Nothing, |sight| plan(&row, sight));
-        act(provisioner, row, action, &mut report).await?;
+        let (id, action) = (
+            row.id,
+            sights
+                .get(&row.id)
+                .map_or(Action::Nothing, |sight| plan(&row, sight)),
+        );
+        // One machine that cannot be followed must not keep the others from it.
+        if let Err(error) = act(provisioner, row, action, &mut report).await {
+            tracing::warn!(machine.id = %id, cause = %nimbus_errors::chain(&error), "could not reconcile a machine");
+        }
     }
     inner.news.outbox.nudge();
     Ok(report)
@@ -144,22 +155,57 @@ async fn look(provisioner: &Provisioner, view: &View, row: &MachineRow) -> Resul
         return Ok(Sight::Absent);
     };
     // The list of guests can be ten seconds old; the configuration is the truth.
-    match provisioner.client()?.vm_config(node, number).await {
+    let client = provisioner.client()?;
+    match client.vm_config(node, number).await {
         Ok(config) => {
             let tagged = config.tags().iter().any(|tag| tag == marker::TAG);
             if marker::ours(row.id, config.description(), config.get("smbios1"), tagged) != Ours::Yes {
                 return Ok(Sight::Absent);
             }
+            let before = row.status()?;
+            let listed = guest.map_or(before, |guest| machine::seen(&guest.status));
+            let status = if listed == before {
+                before
+            } else {
+                power_state(provisioner, node, number).await.unwrap_or(before)
+            };
             Ok(Sight::Ours {
                 node: node.to_owned(),
                 name: config.name().map(str::to_owned),
-                status: guest.map_or_else(|| row.status.clone(), |guest| guest.status.clone()),
+                status,
             })
         }
         Err(ProxmoxError::NotFound { .. }) => Ok(Sight::Absent),
-        Err(error) if error.is_transient() => Ok(Sight::Unreachable),
-        Err(error) => Err(MachineError::proxmox(format!("reading VM {vmid}"))(error)),
+        Err(error @ (ProxmoxError::Unauthorized | ProxmoxError::Untrusted { .. })) => {
+            Err(MachineError::proxmox(format!("reading VM {vmid}"))(error))
+        }
+        // Whatever keeps one VM from being read is no reason to leave the others alone.
+        Err(error) => {
+            tracing::debug!(machine.id = %row.id, cause = %nimbus_errors::chain(&error), "could not read a VM");
+            Ok(Sight::Unreachable)
+        }
     }
+}
+
+/// The power state now. Lists of guests show the one of up to ten seconds ago, for example what it was
+/// before an operation; they are good enough to notice a change, and not to believe it.
+async fn power_state(
+    provisioner: &Provisioner,
+    node: &str,
+    vmid: Vmid,
+) -> Result<MachineStatus, MachineError> {
+    let current = provisioner
+        .client()?
+        .vm_current(node, vmid)
+        .await
+        .map_err(MachineError::proxmox(format!(
+            "asking for the state of VM {vmid}"
+        )))?;
+    Ok(machine::seen(match current.qmpstatus.as_deref() {
+        // Of a guest that runs, QEMU knows more.
+        Some(state @ ("paused" | "suspended" | "prelaunch")) if current.status == "running" => state,
+        _ => &current.status,
+    }))
 }
 
 async fn act(
@@ -180,7 +226,7 @@ async fn act(
             status,
         } => {
             let mut tx = inner.store.begin().await?;
-            let mut changed = store::set_seen(&mut tx, row.id, machine::seen(&status), &seen_on, at).await?;
+            let mut changed = store::set_seen(&mut tx, row.id, status, &seen_on, at).await?;
             if changed.is_some() && seen_on != node {
                 report.migrated.push(Migrated {
                     machine: row.id,
@@ -220,7 +266,7 @@ async fn act(
         }
         Action::Miss => {
             let mut tx = inner.store.begin().await?;
-            if let Some(missed) = store::miss(&mut tx, row.id, at).await? {
+            if let Some(missed) = store::miss(&mut tx, row.id, row.missed_cycles, at).await? {
                 let cycles = u32::try_from(missed.missed_cycles).unwrap_or(u32::MAX);
                 inner
                     .news
@@ -250,7 +296,7 @@ async fn act(
                 .await
                 .map_err(MachineError::Fault)?;
             let mut tx = inner.store.begin().await?;
-            if let Some(gone) = store::remove(&mut tx, row.id).await? {
+            if let Some(gone) = store::remove_idle(&mut tx, row.id).await? {
                 inner
                     .news
                     .tell(
@@ -298,12 +344,20 @@ pub(crate) async fn watch(provisioner: &Provisioner) -> Result<(), MachineError>
         else {
             continue;
         };
-        let status = machine::seen(&guest.status);
-        // The view may be older than the row, for example just after a power operation.
-        if row.status == <&str>::from(status) || view.taken_at < row.updated_at {
+        let before = row.status()?;
+        let Ok(number) = Vmid::new(vmid) else { continue };
+        if machine::seen(&guest.status) == before {
             continue;
         }
-        let Ok(next) = machine::on(row.status()?, machine::Event::Seen(status)) else {
+        let status = match power_state(provisioner, node, number).await {
+            Ok(status) if status != before => status,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::debug!(machine.id = %row.id, cause = %nimbus_errors::chain(&error), "could not ask for a power state");
+                continue;
+            }
+        };
+        let Ok(next) = machine::on(before, machine::Event::Seen(status)) else {
             continue;
         };
         let mut tx = inner.store.begin().await?;
@@ -357,7 +411,7 @@ mod tests {
         Sight::Ours {
             node: node.into(),
             name: Some(name.into()),
-            status: status.into(),
+            status: machine::seen(status),
         }
     }
 
@@ -366,13 +420,25 @@ mod tests {
         let follow = |node: &str, rename: Option<&str>, status: &str| Action::Follow {
             node: node.into(),
             rename: rename.map(|name| name.parse().unwrap()),
-            status: status.into(),
+            status: machine::seen(status),
         };
         let missed = |n: i64| MachineRow {
             missed_cycles: n,
             ..row()
         };
+        let failed = |missed_cycles: i64| MachineRow {
+            status: "failed".into(),
+            missed_cycles,
+            ..row()
+        };
+        let still_failed = Action::Follow {
+            node: "pve1".into(),
+            rename: None,
+            status: MachineStatus::Failed,
+        };
         for (row, sight, want) in [
+            (failed(0), ours("pve1", "web-1", "running"), Action::Nothing),
+            (failed(1), ours("pve1", "web-1", "running"), still_failed),
             (row(), ours("pve1", "web-1", "running"), Action::Nothing),
             (
                 row(),

@@ -7,13 +7,18 @@
 //! | `power/1` | power_vm |
 //!
 //! Provisioning is taken back when a step fails; deletion and power have nothing to take back: they
-//! are tried again, then the machine keeps a message and its owner can try again.
+//! are tried again, then the machine keeps a message and its owner can try again. Where taking back
+//! does not succeed either, the machine is shown as failed and taking back goes on at long intervals,
+//! unless its owner deletes it.
 
 pub(crate) mod delete;
 pub(crate) mod driver;
 pub(crate) mod observer;
 pub(crate) mod power;
 pub(crate) mod provision;
+#[cfg(test)]
+mod rounds;
+pub(crate) mod stuck;
 
 use nimbus_model::{MachineId, OperationId};
 use nimbus_proto::machine::OperationKind;

@@ -216,28 +216,58 @@ pub(crate) async fn rename(
         .await)
 }
 
-const MISS: &str =
-    "UPDATE provisioner_machine SET missed_cycles = missed_cycles + 1, status = 'unknown', updated_at = $2
-    WHERE id = $1 AND operation IS NULL RETURNING *";
+const SET_NODE: &str = "UPDATE provisioner_machine SET node = $2, updated_at = $3 WHERE id = $1";
 
-/// Counts a reconcile that did not find the machine.
+/// Records that the machine's VM is on another node.
+pub(crate) async fn set_node(
+    tx: &mut Tx,
+    id: MachineId,
+    node: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    both!(tx, |c| sqlx::query(SET_NODE)
+        .bind(id)
+        .bind(node)
+        .bind(at)
+        .execute(c)
+        .await
+        .map(|_| ()))
+}
+
+const MISS: &str = "UPDATE provisioner_machine SET missed_cycles = missed_cycles + 1, updated_at = $3,
+    status = CASE WHEN status = 'failed' THEN status ELSE 'unknown' END
+    WHERE id = $1 AND operation IS NULL AND missed_cycles = $2 RETURNING *";
+
+/// Counts a reconcile that did not find the machine; two at the same time count once.
 pub(crate) async fn miss(
     tx: &mut Tx,
     id: MachineId,
+    missed: i64,
     at: Timestamp,
 ) -> Result<Option<MachineRow>, StoreError> {
     both!(tx, |c| sqlx::query_as(MISS)
         .bind(id)
+        .bind(missed)
         .bind(at)
         .fetch_optional(c)
         .await)
 }
 
 const DELETE: &str = "DELETE FROM provisioner_machine WHERE id = $1 RETURNING *";
+const DELETE_IDLE: &str = "DELETE FROM provisioner_machine WHERE id = $1 AND operation IS NULL RETURNING *";
 
 /// Removes the row and gives its slot back; `None` when it was gone.
 pub(crate) async fn remove(tx: &mut Tx, id: MachineId) -> Result<Option<MachineRow>, StoreError> {
-    let row: Option<MachineRow> = both!(tx, |c| sqlx::query_as(DELETE).bind(id).fetch_optional(c).await)?;
+    take_out(tx, DELETE, id).await
+}
+
+/// As [`remove`], unless an operation is running on the machine.
+pub(crate) async fn remove_idle(tx: &mut Tx, id: MachineId) -> Result<Option<MachineRow>, StoreError> {
+    take_out(tx, DELETE_IDLE, id).await
+}
+
+async fn take_out(tx: &mut Tx, sql: &'static str, id: MachineId) -> Result<Option<MachineRow>, StoreError> {
+    let row: Option<MachineRow> = both!(tx, |c| sqlx::query_as(sql).bind(id).fetch_optional(c).await)?;
     if let Some(row) = &row {
         both!(tx, |c| sqlx::query(GIVE_SLOT)
             .bind(row.owner)

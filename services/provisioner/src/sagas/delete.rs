@@ -43,8 +43,8 @@ impl Saga for Delete<'_> {
         let acted = match (step, place) {
             (Step::StopVm, Some(spot)) => match self.vm.power(&spot, PowerAction::Stop).await {
                 // Gone already, or somebody else's by now: nothing of ours to stop.
-                Err(MachineError::Gone { .. } | MachineError::NotOurs { .. }) => Ok(()),
-                other => other,
+                Ok(_) | Err(MachineError::Gone { .. } | MachineError::NotOurs { .. }) => Ok(()),
+                Err(error) => Err(error),
             },
             (Step::DestroyVm, Some(spot)) => self.vm.destroy_ours(&spot).await,
             (Step::ReleaseIp, _) => {

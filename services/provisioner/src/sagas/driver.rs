@@ -80,6 +80,9 @@ impl Driver {
     /// Takes up what nobody works on.
     async fn sweep(&self) -> Result<(), RunError> {
         let looking = |error| RunError::other("looking for unfinished operations", error);
+        super::stuck::reopen(&self.provisioner)
+            .await
+            .map_err(|error| RunError::other("looking for stuck operations", error))?;
         for id in self
             .provisioner
             .inner()
@@ -146,7 +149,7 @@ impl Driver {
             }
             Ok(Outcome::Stuck { step, fault }) => {
                 span.record("outcome", "stuck");
-                tracing::error!(operation.id = %id, step, "{what} is stuck, look at its VM: {}", fault.message);
+                tracing::error!(operation.id = %id, step, "{what} could not be taken back and is tried again later, look at its VM: {}", fault.message);
             }
             Ok(Outcome::Lost | Outcome::Stopped) => {
                 span.record("outcome", "handed over");

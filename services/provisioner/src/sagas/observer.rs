@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use nimbus_errors::{Code, Fault};
-use nimbus_model::OperationId;
+use nimbus_model::{MachineId, OperationId};
 use nimbus_proto::event::{MachineChanged, MachineDeleted, OperationProgressed};
 use nimbus_proto::machine::{MachineStatus, OperationKind, OperationState, ProvisionResult, StepState};
 use nimbus_saga::{Observer, SagaEvent, State, What};
@@ -50,6 +50,11 @@ impl Watch {
             return Ok(());
         };
         let (event, at) = (&happened.event, happened.event.at);
+        if event.what == What::Reopened {
+            self.take_up(tx, &row).await?;
+        }
+        // Taking back goes on after it got stuck; for the owner the operation has ended.
+        let over = row.finished_at.is_some();
         let mut steps = row.steps()?;
         let state = match event.what {
             What::Started | What::Resumed => Some(StepState::Running),
@@ -64,7 +69,7 @@ impl Watch {
         }
         let mut change = Progress {
             steps: json(&steps)?,
-            state: Some(OperationState::Running),
+            state: (!over).then_some(OperationState::Running),
             started_at: Some(at),
             ..Progress::default()
         };
@@ -72,7 +77,7 @@ impl Watch {
             change.fault = event.fault().map(|fault| json(&fault)).transpose()?;
         }
         if event.what == What::Stuck {
-            change.fault = Some(json(&stuck(event.fault()))?);
+            change.fault = Some(json(&stuck(known_fault(&row), event.fault()))?);
         }
         let kind = row.kind()?;
         if event.what == What::Done && event.step.as_deref() == Some("save_vm") {
@@ -86,8 +91,13 @@ impl Watch {
             } else {
                 OperationState::Failed
             });
-            change.finished_at = Some(at);
+            change.finished_at = (!over).then_some(at);
             change.drop_key = !succeeded;
+            if happened.state == State::Undone
+                && let Some(failure) = known_fault(&row).as_ref().and_then(behind)
+            {
+                change.fault = Some(json(&failure)?);
+            }
         }
         let Some(row) = operations::progress(tx, id, &change).await? else {
             return Ok(());
@@ -119,7 +129,6 @@ impl Watch {
         let view = operation.view()?;
         let failure = view.fault.as_ref().map(|fault| fault.message.as_str());
         let before = row.status()?;
-        let at = self.news.clock.now();
         let gone = matches!(
             (kind, end),
             (OperationKind::Provision, State::Undone) | (OperationKind::Delete, State::Done)
@@ -151,27 +160,72 @@ impl Watch {
                 on(before, Event::DeleteFailed).unwrap_or(MachineStatus::Failed),
                 failure.map(str::to_owned),
             ),
-            (OperationKind::Provision, _) => (MachineStatus::Failed, failure.map(str::to_owned)),
+            (OperationKind::Provision, _) => {
+                // It keeps the machine: a reconcile must not give up what may still be there.
+                let (failed, message) = (MachineStatus::Failed, failure.map(str::to_owned));
+                return self.set(tx, row.id, failed, Some(operation.id), message).await;
+            }
             (_, _) => (before, failure.map(str::to_owned)),
         };
-        if let Some(changed) = machines::set_state(tx, row.id, status, None, message.as_deref(), at).await? {
-            self.news
-                .tell(
-                    tx,
-                    &MachineChanged {
-                        machine: changed.view()?,
-                    },
-                )
-                .await?;
+        self.set(tx, row.id, status, None, message).await
+    }
+
+    async fn set(
+        &self,
+        tx: &mut Tx,
+        machine: MachineId,
+        status: MachineStatus,
+        operation: Option<OperationId>,
+        message: Option<String>,
+    ) -> Result<(), MachineError> {
+        let at = self.news.clock.now();
+        let Some(changed) =
+            machines::set_state(tx, machine, status, operation, message.as_deref(), at).await?
+        else {
+            return Ok(());
+        };
+        let machine = changed.view()?;
+        self.news.tell(tx, &MachineChanged { machine }).await
+    }
+
+    /// Gives a stuck operation its machine back, unless somebody else works on it by now.
+    async fn take_up(&self, tx: &mut Tx, operation: &OperationRow) -> Result<(), MachineError> {
+        let row = machines::lock(tx, operation.machine)
+            .await?
+            .ok_or(MachineError::NotFound(operation.machine))?;
+        match row.operation {
+            Some(other) if other != operation.id => Err(MachineError::Busy { operation: other }),
+            _ => {
+                let (status, message) = (row.status()?, row.error_msg);
+                self.set(tx, row.id, status, Some(operation.id), message).await
+            }
         }
-        Ok(())
     }
 }
 
-fn stuck(cause: Option<Fault>) -> Fault {
+fn known_fault(row: &OperationRow) -> Option<Fault> {
+    row.fault
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+}
+
+/// What failed before taking back got stuck.
+fn behind(fault: &Fault) -> Option<Fault> {
+    let detail = fault.is(Code::MachineStuck).then(|| fault.detail_json())??;
+    serde_json::from_value(detail.get("failure")?.clone()).ok()
+}
+
+/// Says both what failed and why it could not be taken back.
+fn stuck(known: Option<Fault>, cause: Option<Fault>) -> Fault {
+    let failure = known
+        .as_ref()
+        .and_then(behind)
+        .or(known.filter(|fault| !fault.is(Code::MachineStuck)));
     let why = cause.map(|fault| fault.message).unwrap_or_default();
-    Fault::new(
-        Code::MachineStuck,
-        format!("taking the operation back did not succeed: {why}"),
-    )
+    let text = format!("taking the operation back did not succeed yet and is tried again: {why}");
+    match failure {
+        Some(failure) => Fault::new(Code::MachineStuck, format!("{}; {text}", failure.message))
+            .with_detail(&serde_json::json!({ "failure": failure })),
+        None => Fault::new(Code::MachineStuck, text),
+    }
 }
