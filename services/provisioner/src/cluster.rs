@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nimbus_errors::Fault;
 use nimbus_model::{Clock, Os, Timestamp};
 use nimbus_proxmox::{Client, ClusterStatusEntry, ClusterVm, GuestKind, Node, StorageResource, Vmid};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::error::MachineError;
+use crate::error::{MachineError, fault};
 use crate::machine::MachineRow;
 use crate::placement::{DiskFacts, NodeFacts, promise};
 
@@ -196,8 +197,8 @@ fn whole(vcpus: f64) -> u32 {
     vcpus.clamp(0.0, f64::from(u32::MAX)).ceil() as u32
 }
 
-/// A look and when it was fetched.
-type Kept = (Instant, Arc<View>);
+/// What came of the last look, and when.
+type Kept = (Instant, Result<Arc<View>, Fault>);
 
 /// The shared look at the cluster. Clones share.
 #[derive(Clone)]
@@ -218,14 +219,23 @@ impl Cluster {
 
     /// A look that is at most `max_age` old. Callers at the same time share one.
     pub(crate) async fn view(&self, max_age: Duration) -> Result<Arc<View>, MachineError> {
+        let asked = Instant::now();
         // Held across the fetch on purpose: that is what makes others wait for this one's answer.
         let mut kept = self.kept.lock().await;
-        if let Some((at, view)) = kept.as_ref()
-            && at.elapsed() <= max_age
-        {
-            return Ok(Arc::clone(view));
+        match kept.as_ref() {
+            Some((at, Ok(view))) if at.elapsed() <= max_age => return Ok(Arc::clone(view)),
+            // Otherwise those who wait for a cluster that hangs would time out one after the other.
+            Some((at, Err(fault))) if *at >= asked => return Err(MachineError::Fault(fault.clone())),
+            _ => {}
         }
-        let doing = "looking at the cluster";
+        let looked = self.look().await.map_err(fault);
+        *kept = Some((Instant::now(), looked.clone()));
+        looked.map_err(MachineError::Fault)
+    }
+
+    async fn look(&self) -> Result<Arc<View>, MachineError> {
+        // Before the questions: what changes while they are asked may not be in the answers.
+        let (doing, taken_at) = ("looking at the cluster", self.clock.now());
         let (nodes, guests, storages, status) = tokio::try_join!(
             self.client.nodes(),
             self.client.cluster_vms(),
@@ -233,14 +243,12 @@ impl Cluster {
             self.client.cluster_status()
         )
         .map_err(MachineError::proxmox(doing))?;
-        let view = Arc::new(View {
+        Ok(Arc::new(View {
             nodes,
             guests,
             storages,
             status,
-            taken_at: self.clock.now(),
-        });
-        *kept = Some((Instant::now(), Arc::clone(&view)));
-        Ok(view)
+            taken_at,
+        }))
     }
 }

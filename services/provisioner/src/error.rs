@@ -104,7 +104,12 @@ impl MachineError {
             Self::Fault(fault) => {
                 fault.is(Code::ServiceUnavailable)
                     || fault.is(Code::ServiceTimeout)
+                    || fault.is(Code::ServiceStorageBusy)
                     || fault.is(Code::RateOverloaded)
+                    // Of a look at the cluster that several shared.
+                    || fault.is(Code::MachineProxmoxUnreachable)
+                    || fault.is(Code::MachineProxmoxBusy)
+                    || fault.is(Code::MachineProxmoxProtocol)
                     // A node that did not answer for a moment, and addresses that the books have learned
                     // by now are in use.
                     || fault.is(Code::IppoolSnapshotPartial)
@@ -194,5 +199,51 @@ pub(crate) fn fault(error: MachineError) -> Fault {
             fault
         }
         other => Fault::of(&other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_and_nothing_else() {
+        let proxmox = |source| MachineError::proxmox("testing")(source);
+        let ended = |exitstatus: &str| {
+            proxmox(ProxmoxError::TaskFailed {
+                upid: "UPID:pve1:0000C0DE:0000BEEF:68000000:qmclone:100:root@pam:"
+                    .parse()
+                    .unwrap(),
+                exitstatus: exitstatus.to_owned(),
+                log: vec![],
+            })
+        };
+        let garbage = ProxmoxError::Garbage {
+            call: "GET /nodes".into(),
+            what: "a page of a proxy".into(),
+        };
+        let fault = |code| MachineError::Fault(Fault::new(code, "said"));
+        for (error, again) in [
+            (proxmox(garbage), true),
+            (
+                ended("clone failed: cfs-lock 'storage-lvm' error: got lock request timeout"),
+                true,
+            ),
+            (ended("clone failed: no space left on device"), false),
+            (ended("VM quit/powerdown failed - got timeout"), false),
+            (proxmox(ProxmoxError::Unauthorized), false),
+            (
+                proxmox(ProxmoxError::Timeout {
+                    call: "GET /nodes".into(),
+                }),
+                true,
+            ),
+            (fault(Code::IppoolSnapshotPartial), true),
+            (fault(Code::IppoolExhausted), false),
+            (fault(Code::MachineProxmoxUnreachable), true),
+            (MachineError::Gone { vmid: 100 }, false),
+        ] {
+            assert_eq!(error.is_transient(), again, "{error:?}");
+        }
     }
 }
