@@ -226,10 +226,14 @@ impl Coded for ProxmoxError {
     /// The end of a failed task's log, or a text for each bad parameter.
     fn detail(&self) -> Option<serde_json::Value> {
         match self {
-            Self::TaskFailed { upid, exitstatus, log } => {
-                Some(serde_json::json!({ "upid": upid.as_str(), "exitstatus": exitstatus, "log": log }))
+            Self::TaskFailed {
+                upid,
+                exitstatus,
+                log,
+            } => Some(serde_json::json!({ "upid": upid.as_str(), "exitstatus": exitstatus, "log": log })),
+            Self::Rejected { errors, .. } if !errors.is_empty() => {
+                Some(serde_json::json!({ "errors": errors }))
             }
-            Self::Rejected { errors, .. } if !errors.is_empty() => Some(serde_json::json!({ "errors": errors })),
             _ => None,
         }
     }
