@@ -68,6 +68,10 @@ pub(crate) fn mark(steps: &mut [StepView], key: &str, state: StepState, at: Time
     if step.state == StepState::Failed && matches!(state, StepState::Undoing | StepState::Undone) {
         return;
     }
+    // Going on with the undo of a step after a restart is no doing of it.
+    if step.state == StepState::Undoing && state == StepState::Running {
+        return;
+    }
     match state {
         // A step that is tried again, or goes on after a restart, keeps its beginning.
         StepState::Running => {

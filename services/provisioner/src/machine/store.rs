@@ -139,17 +139,21 @@ pub(crate) async fn place(
         .await)
 }
 
-const SET_IP: &str = "UPDATE provisioner_machine SET ip = $2, updated_at = $3 WHERE id = $1";
+const SET_IP: &str = "UPDATE provisioner_machine SET ip = $2, updated_at = $3 WHERE id = $1 RETURNING *";
 
 /// Records the machine's address.
-pub(crate) async fn set_ip(tx: &mut Tx, id: MachineId, ip: &str, at: Timestamp) -> Result<(), StoreError> {
-    both!(tx, |c| sqlx::query(SET_IP)
+pub(crate) async fn set_ip(
+    tx: &mut Tx,
+    id: MachineId,
+    ip: &str,
+    at: Timestamp,
+) -> Result<Option<MachineRow>, StoreError> {
+    both!(tx, |c| sqlx::query_as(SET_IP)
         .bind(id)
         .bind(ip)
         .bind(at)
-        .execute(c)
-        .await
-        .map(|_| ()))
+        .fetch_optional(c)
+        .await)
 }
 
 const SET_STATE: &str =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nimbus_bus::Key;
 use nimbus_model::{MachineId, Os, Tier};
+use nimbus_proto::event::MachineChanged;
 use nimbus_proto::ippool::{self, AllocateRequest, ConfirmRequest, Lease, ReleaseRequest, ReserveRequest};
 use nimbus_proto::machine::{Machine, ProvisionResult};
 use nimbus_proxmox::Vmid;
@@ -219,16 +220,19 @@ impl Provision<'_> {
     async fn note_address(&self, ip: Ipv4Addr) -> Result<(), MachineError> {
         let inner = self.provisioner.inner();
         let (machine, ip, at) = (self.machine, ip.to_string(), inner.clock.now());
+        let news = inner.news.clone();
         inner
             .store
             .write(move |tx| {
                 Box::pin(async move {
-                    machines::set_ip(tx, machine, &ip, at)
-                        .await
-                        .map_err(MachineError::from)
+                    match machines::set_ip(tx, machine, &ip, at).await? {
+                        Some(row) => news.tell(tx, &MachineChanged { machine: row.view()? }).await,
+                        None => Ok(()),
+                    }
                 })
             })
             .await?;
+        inner.news.outbox.nudge();
         Ok(())
     }
 
@@ -319,8 +323,15 @@ impl Provision<'_> {
             )
             .await;
             match placed {
-                Ok(_) => {
+                Ok(row) => {
+                    if let Some(row) = row {
+                        inner
+                            .news
+                            .tell(&mut tx, &MachineChanged { machine: row.view()? })
+                            .await?;
+                    }
                     tx.commit().await?;
+                    inner.news.outbox.nudge();
                     return Ok(candidate);
                 }
                 // Another replica took it between our look and our write.
