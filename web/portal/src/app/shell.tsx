@@ -28,7 +28,10 @@ export function Shell() {
   useEffect(() => openStream(client), [client]);
   // What is typed right after the shortcut must find the palette there.
   useEffect(() => {
-    const timer = setTimeout(() => void loadPalette(), 500);
+    const timer = setTimeout(() => {
+      // Only ahead of time: without it, opening the palette fetches it, and says so if that fails.
+      loadPalette().catch(() => undefined);
+    }, 500);
     return () => {
       clearTimeout(timer);
     };
