@@ -201,7 +201,7 @@ impl World {
             .post(format!("{}/api/tokens", self.base))
             .header("cookie", cookie)
             .header("origin", &self.base)
-            .json(&json!({ "name": "bench" }))
+            .json(&json!({ "name": "bench", "scopes": ["machines:read", "machines:write", "admin"] }))
             .send()
             .await?
             .error_for_status()?

@@ -964,7 +964,8 @@ export interface components {
         CreateTokenBody: {
             /** @description What to call it; unique among the caller's tokens. */
             name: string;
-            scopes?: unknown[] | null;
+            /** @description What it may be used for; `machines:read` and `machines:write` when absent. */
+            scopes?: components["schemas"]["ScopeName"][] | null;
             /**
              * Format: int32
              * @description Days until it ends; never when absent or null.
@@ -2196,6 +2197,11 @@ export interface components {
             /** @description Its node. */
             node: string;
         };
+        /**
+         * @description What a token may be used for.
+         * @enum {string}
+         */
+        ScopeName: "machines:read" | "machines:write" | "account" | "admin";
         /** @description A node's score for one size. */
         ScoreView: {
             /**
