@@ -22,6 +22,7 @@ mod methods;
 mod observe;
 mod operation;
 mod orders;
+mod pages;
 mod placement;
 mod reconcile;
 mod sagas;
@@ -49,6 +50,7 @@ pub use service::ClusterAccess;
 
 use crate::cluster::Cluster;
 use crate::error::MachineError;
+use crate::pages::Pages;
 use crate::placement::Rules;
 use crate::sagas::observer::Watch;
 use crate::service::{Inner, News, Provisioner};
@@ -130,6 +132,7 @@ async fn assemble(
         config,
         news,
         placing: tokio::sync::Mutex::default(),
+        pages: Pages::default(),
     }))
 }
 

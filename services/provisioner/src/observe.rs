@@ -260,8 +260,17 @@ impl Provisioner {
         identity: &Identity,
         request: nimbus_proto::machine::ListRequest,
     ) -> Result<Vec<nimbus_proto::machine::Machine>, MachineError> {
+        let inner = self.inner();
         let limit = request.limit.clamp(1, 1000);
-        let rows = machines::of_owner(&self.inner().store, identity.user, request.before, limit).await?;
-        rows.iter().map(MachineRow::view).collect()
+        let page = (identity.user, request.before, limit);
+        // Taken before the rows: a change in between is found by the next request.
+        let fingerprint = machines::fingerprint(&inner.store, identity.user).await?;
+        if let Some(kept) = inner.pages.find(&page, fingerprint) {
+            return Ok(kept.as_ref().clone());
+        }
+        let rows = machines::of_owner(&inner.store, identity.user, request.before, limit).await?;
+        let machines: Vec<_> = rows.iter().map(MachineRow::view).collect::<Result<_, _>>()?;
+        inner.pages.keep(page, fingerprint, &machines);
+        Ok(machines)
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::cluster::Cluster;
 use crate::config::ProvisionerConfig;
 use crate::error::MachineError;
+use crate::pages::Pages;
 use crate::placement::Rules;
 
 /// The cluster, if this installation has been told of one.
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) cluster: Option<Cluster>,
     /// Two placements of this process do not choose from the same figures. Never held across a remote call.
     pub(crate) placing: Mutex<()>,
+    /// Lists of machines that were read lately.
+    pub(crate) pages: Pages,
 }
 
 impl Provisioner {

@@ -19,8 +19,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 const SHORTEST: Duration = Duration::from_millis(20);
 /// Longest pause around the time a task is due.
 const DUE: Duration = Duration::from_millis(100);
-/// What each waiter adds to every pause around that time: together at most 50 looks a second.
-const SHARE: Duration = Duration::from_millis(20);
+/// What each waiter adds to every pause around that time: together at most 125 looks a second.
+const SHARE: Duration = Duration::from_millis(8);
 /// From when on, and until when, a task is due, in parts of what the last one took.
 const DUE_FROM: f64 = 0.8;
 const DUE_UNTIL: f64 = 1.3;

@@ -106,6 +106,18 @@ pub(crate) async fn of_owner(
         .await)
 }
 
+const FINGERPRINT: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(updated_at % 4294967291), 0) AS BIGINT)
+    FROM provisioner_machine WHERE owner = $1";
+
+/// Two numbers that change whenever one of the owner's rows does: every change sets `updated_at`. The
+/// remainder keeps the sum of many rows within a BIGINT.
+pub(crate) async fn fingerprint(store: &Store, owner: UserId) -> Result<(i64, i64), StoreError> {
+    reading!(store, |c| sqlx::query_as(FINGERPRINT)
+        .bind(owner)
+        .fetch_one(c)
+        .await)
+}
+
 const ALL: &str = "SELECT * FROM provisioner_machine ORDER BY id";
 
 /// Every machine.
