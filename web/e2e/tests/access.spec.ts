@@ -17,7 +17,7 @@ test("a token is shown once, works, and is revoked", async ({ page, world }) => 
   await dialog.getByRole("button", { name: /Expires after/ }).click();
   await page.getByRole("option", { name: "30 days" }).click();
   await dialog.getByRole("button", { name: "Create token" }).click();
-  const shown = dialog.getByRole("region", { name: "token" });
+  const shown = dialog.getByRole("region", { name: "token", exact: true });
   await expect(shown).toContainText(/^nbp_/);
   const token = (await shown.textContent()) ?? "";
   await dialog.getByRole("button", { name: "Done" }).click();

@@ -23,7 +23,7 @@ test("keys and tokens", async ({ page, world }) => {
   await look(page, "token-new", { whole: false });
   await page.getByRole("textbox", { name: "Name" }).fill("laptop");
   await page.getByRole("dialog").getByRole("button", { name: "Create token" }).click();
-  await expect(page.getByRole("region", { name: "token" })).toBeVisible();
+  await expect(page.getByRole("region", { name: "token", exact: true })).toBeVisible();
   await look(page, "token-shown", { whole: false });
   await page.getByRole("button", { name: "Done" }).click();
   await page.getByRole("button", { name: /^Account of/ }).click();
