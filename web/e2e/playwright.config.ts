@@ -11,7 +11,8 @@ export default defineConfig({
   workers: 2,
   fullyParallel: false,
   forbidOnly: true,
-  retries: 0,
+  // On a busy runner a story gets a second try, and is reported as flaky: which is a bug to be found.
+  retries: process.env.CI === "true" ? 1 : 0,
   timeout: 60_000,
   expect: { timeout: 20_000 },
   reporter: [["list", { printSteps: false }]],
