@@ -28,11 +28,11 @@ dev: tools $(DEBUG) ## run a server with a simulated cluster on 127.0.0.1:8080
 	@$(DEBUG) dev
 
 .PHONY: test
-test: tools-test $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
+test: tools-test engine $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
 	@ops/dev/test.sh
 
 .PHONY: test-rust test-portal test-pve test-api test-e2e
-test-rust test-portal test-pve test-api test-e2e: tools-test $(DEBUG) $(NPM) ## one part of `make test`
+test-rust test-portal test-pve test-api test-e2e: tools-test engine $(DEBUG) $(NPM) ## one part of `make test`
 	@ops/dev/test.sh $(@:test-%=%)
 
 .PHONY: bench
@@ -62,6 +62,13 @@ portal: tools $(PORTAL) ## build the portal into web/portal/dist
 clean-test: ## stop the private PostgreSQL of the tests and remove what they left
 	@ops/dev/test.sh clean
 	rm -rf tests/output target/venv
+
+.PHONY: engine images
+engine: tools ## make a container engine answer (Docker or Podman), with the small test image
+	@ops/dev/engine.sh start
+	@ops/dev/engine.sh images busybox
+images: engine ## make every test image: busybox, node, python, desktop (a few minutes, about 2 GB)
+	@ops/dev/engine.sh images node python desktop
 
 .PHONY: tools tools-test
 tools:

@@ -20,12 +20,27 @@ build() {
     need curl curl
     # pip of a virtual environment: Debian keeps it in a package of its own.
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages+=(python3-venv)
+    engine
+}
+
+# A container engine for sandboxes: Docker, unless this machine has one already or is told of another.
+engine() {
+    if [ -z "${DOCKER_HOST:-}" ] && ! command -v dockerd >/dev/null 2>&1 && ! command -v podman >/dev/null 2>&1 &&
+        ! [ -S /var/run/docker.sock ]; then
+        packages+=(docker.io)
+    fi
+    # The image of the demo is made from it. Debian's other busybox package is not static.
+    dpkg-query -W -f '${Status}' busybox-static 2>/dev/null | grep -q 'ok installed' || packages+=(busybox-static)
 }
 
 test_tools() {
     build
     need chromium chromium
     need unzip unzip
+    need docker-registry docker-registry
+    # Debian keeps these out of the PATH of a user who is not root.
+    [ -x /usr/sbin/debootstrap ] || need debootstrap debootstrap
+    [ -x /usr/sbin/ip ] || need ip iproute2
     ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1 || packages+=(postgresql)
 }
 
