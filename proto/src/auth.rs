@@ -212,6 +212,7 @@ fn identity() -> Identity {
         scopes: vec![Scope::MachinesRead, Scope::Account],
         session: Some(sample::session()),
         token: None,
+        key: None,
     }
 }
 

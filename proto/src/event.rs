@@ -1,7 +1,7 @@
 //! What has happened, for everybody who listens: the portal, tools, other services.
 
 use nimbus_bus::Event;
-use nimbus_model::{SessionId, TokenId, UserId};
+use nimbus_model::{KeyId, SessionId, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::ippool::Address;
@@ -47,7 +47,10 @@ event!(/// A credential ended before its time; access tokens made from it must n
         /// The browser session, if it was one.
         session: Option<SessionId>,
         /// The personal access token, if it was one.
-        token: Option<TokenId> } "credential"."revoked", |e| e.user.to_string());
+        token: Option<TokenId>,
+        /// The API key, if it was one.
+        #[serde(default)]
+        key: Option<KeyId> } "credential"."revoked", |e| e.user.to_string());
 
 /// One kind of event, as `proto/events.json` lists it.
 #[derive(Clone, Debug, Serialize)]
@@ -92,6 +95,7 @@ pub fn events() -> Vec<EventInfo> {
             user,
             session: Some(crate::sample::session()),
             token: None,
+            key: None,
         }),
     ];
     list.extend(

@@ -17,9 +17,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use nimbus_bus::{Bus, BusError, Event as _, EventFilter, EventStart, Identity, Scope, Verify};
+use nimbus_bus::{Bus, BusError, Event as _, EventFilter, EventStart, Identity, KeyIdentity, Scope, Verify};
 use nimbus_errors::{Code, Fault};
-use nimbus_model::{Clock, SessionId, TenantId, Timestamp, TokenId, UserId};
+use nimbus_model::{Clock, KeyId, SessionId, TenantId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ const KEPT: usize = 8192;
 /// Shortest time between two questions for keys.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest text that is looked at.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 16 * 1024;
 
 /// What an access token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct Claims {
     /// The personal access token behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<TokenId>,
+    /// The API key behind it, with its grants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyIdentity>,
     /// When it was signed, in seconds since 1970.
     pub iat: i64,
     /// When it ends, in seconds since 1970.
@@ -77,6 +80,7 @@ impl Claims {
             scopes: identity.scopes.clone(),
             sid: identity.session,
             tid: identity.token,
+            key: identity.key.clone(),
             iat: now.micros().div_euclid(1_000_000),
             exp: until.micros().div_euclid(1_000_000),
         }
@@ -96,6 +100,7 @@ impl Claims {
             scopes,
             sid,
             tid,
+            key,
             ..
         } = self;
         Identity {
@@ -105,6 +110,7 @@ impl Claims {
             scopes,
             session: sid,
             token: tid,
+            key,
         }
     }
 }
@@ -174,12 +180,19 @@ impl JwtVerifier {
         self.revoke_uuid(token.uuid(), self.clock.now());
     }
 
+    /// Refuses access tokens of this API key from now on.
+    pub fn revoke_key(&self, key: KeyId) {
+        self.revoke_uuid(key.uuid(), self.clock.now());
+    }
+
     /// Refuses access tokens of the credential that an event at `at` says has ended.
     pub fn revoke(&self, event: &CredentialRevoked, at: Timestamp) {
-        for uuid in [event.session.map(SessionId::uuid), event.token.map(TokenId::uuid)]
-            .into_iter()
-            .flatten()
-        {
+        let ended = [
+            event.session.map(SessionId::uuid),
+            event.token.map(TokenId::uuid),
+            event.key.map(KeyId::uuid),
+        ];
+        for uuid in ended.into_iter().flatten() {
             self.revoke_uuid(uuid, at);
         }
     }
@@ -254,6 +267,7 @@ impl JwtVerifier {
         let gone = [
             identity.session.map(SessionId::uuid),
             identity.token.map(TokenId::uuid),
+            identity.key.as_ref().map(|key| key.id.uuid()),
         ];
         if gone.iter().flatten().any(|uuid| revoked.contains_key(uuid)) {
             return Err(Fault::new(Code::AuthUnauthorized, "the credential was revoked"));
@@ -360,6 +374,7 @@ mod tests {
             scopes: vec![Scope::MachinesRead],
             session: Some(sample::session()),
             token: None,
+            key: None,
         }
     }
 
@@ -443,6 +458,7 @@ mod tests {
                 user: sample::user(),
                 session: Some(sample::session()),
                 token: None,
+                key: None,
             },
             clock.now(),
         );
@@ -465,6 +481,7 @@ mod tests {
                 user: sample::user(),
                 session: Some(sample::session()),
                 token: None,
+                key: None,
             },
             long_ago,
         );

@@ -78,6 +78,7 @@ impl Auth {
                     user,
                     session: Some(*session),
                     token: None,
+                    key: None,
                 },
             )
             .await?;

@@ -69,6 +69,7 @@ impl Auth {
             scopes: Scope::all().to_vec(),
             session: Some(live.session),
             token: None,
+            key: None,
         };
         self.signer.sign(identity, Some(live.expires_at))
     }

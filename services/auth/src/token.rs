@@ -97,6 +97,7 @@ impl Auth {
                 user: caller.user,
                 session: None,
                 token: Some(token),
+                key: None,
             },
         )
         .await?;
@@ -126,6 +127,7 @@ impl Auth {
             scopes: live.scopes,
             session: None,
             token: Some(live.token),
+            key: None,
         };
         self.signer.sign(identity, live.expires_at)
     }

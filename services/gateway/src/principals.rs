@@ -116,10 +116,12 @@ pub(crate) fn ends(revoked: &CredentialRevoked, identity: &Identity) -> bool {
     if revoked.user != identity.user {
         return false;
     }
-    match (revoked.session, revoked.token) {
-        (None, None) => true,
-        (session, token) => {
-            (session.is_some() && session == identity.session) || (token.is_some() && token == identity.token)
+    match (revoked.session, revoked.token, revoked.key) {
+        (None, None, None) => true,
+        (session, token, key) => {
+            (session.is_some() && session == identity.session)
+                || (token.is_some() && token == identity.token)
+                || (key.is_some() && key == identity.key.as_ref().map(|key| key.id))
         }
     }
 }
@@ -193,13 +195,35 @@ mod tests {
             scopes: vec![],
             session: Some(session),
             token: None,
+            key: None,
         };
         let script = Identity {
             session: None,
             token: Some(token),
             ..browser.clone()
         };
-        let revoked = |session, token| CredentialRevoked { user, session, token };
+        let program = Identity {
+            session: None,
+            key: Some(nimbus_bus::KeyIdentity {
+                id: nimbus_model::KeyId::fresh(),
+                grants: vec![],
+            }),
+            ..browser.clone()
+        };
+        let revoked = |session, token| CredentialRevoked {
+            user,
+            session,
+            token,
+            key: None,
+        };
+        let revoked_key = |key| CredentialRevoked {
+            key: Some(key),
+            ..revoked(None, None)
+        };
+        let id = program.key.as_ref().map(|key| key.id).unwrap();
+        assert!(ends(&revoked_key(id), &program) && !ends(&revoked_key(id), &script));
+        assert!(!ends(&revoked_key(nimbus_model::KeyId::fresh()), &program));
+        assert!(!ends(&revoked(Some(session), None), &program));
         assert!(ends(&revoked(Some(session), None), &browser));
         assert!(!ends(&revoked(Some(session), None), &script));
         assert!(ends(&revoked(None, Some(token)), &script));
@@ -209,6 +233,7 @@ mod tests {
             user: UserId::fresh(),
             session: None,
             token: None,
+            key: None,
         };
         assert!(!ends(&other, &browser));
     }

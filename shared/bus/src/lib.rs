@@ -51,7 +51,7 @@ pub use error::BusError;
 pub use event::CloudEvent;
 pub use follow::{Delivered, EventFilter, EventStart, Events};
 pub use grants::{Grants, service_user};
-pub use identity::{Identity, Scope};
+pub use identity::{Action, Grant, Identity, KeyIdentity, On, Sandboxes, Scope, Tenancy};
 pub use jetstream::StreamSettings;
 pub use lease::Lease;
 pub use method::{Access, Event, Method, Retry, Work};

@@ -124,6 +124,8 @@ typed_id!(/// A signed-in browser.
           SessionId, "ses", "session");
 typed_id!(/// A personal access token.
           TokenId, "tok", "token");
+typed_id!(/// An API key, for programs.
+          KeyId, "key", "API key");
 typed_id!(/// One virtual machine of a user.
           MachineId, "vm", "machine");
 typed_id!(/// One long-running piece of work, which is also one saga.

@@ -11,5 +11,5 @@ pub mod time;
 pub use catalogue::{Os, Tier};
 pub use clock::{Clock, Jump};
 pub use hostname::{Hostname, HostnameError};
-pub use id::{AddressId, EventId, MachineId, OperationId, RequestId, SessionId, TenantId, TokenId, UserId};
+pub use id::{AddressId, EventId, KeyId, MachineId, OperationId, RequestId, SessionId, TenantId, TokenId, UserId};
 pub use time::Timestamp;

@@ -163,6 +163,7 @@ async fn a_revoked_credential_is_refused_although_its_access_token_still_lives()
         user: identity.user,
         session: identity.session,
         token: None,
+        key: None,
     };
     World::publish(&world.auth, "auth", &revoked).await;
     // The stream ends when the event has arrived, and the cache has forgotten by then.

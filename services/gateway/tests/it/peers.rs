@@ -94,6 +94,7 @@ impl Default for Books {
                 scopes,
                 session: Some(SessionId::fresh()),
                 token: Some(TokenId::fresh()),
+                key: None,
             };
             (person, identity)
         });

@@ -397,6 +397,7 @@ fn caller(admin: bool, clock: &Clock) -> Caller {
         scopes: Scope::all().to_vec(),
         session: Some(SessionId::fresh()),
         token: None,
+        key: None,
     };
     let header = Header {
         kid: Some("k1".into()),

@@ -525,6 +525,7 @@ impl Verify for Names {
                 scopes: vec![Scope::MachinesRead, Scope::Admin],
                 session: None,
                 token: None,
+                key: None,
             })
         })
     }
