@@ -9,7 +9,7 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures::StreamExt;
-use nimbus_model::Clock;
+use nimbus_model::{Clock, Hostname};
 use secrecy::ExposeSecret;
 
 use crate::call::Call;
@@ -19,7 +19,7 @@ use crate::error::BusError;
 use crate::exchange::{Question, exchange};
 use crate::link::Link;
 use crate::method::Method;
-use crate::serve::Serve;
+use crate::serve::{AGENT, Serve};
 
 /// How long a first connection is tried before it fails: a server that starts beside us may be later.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -168,7 +168,14 @@ impl Bus {
     ///
     /// `version` is a semantic version, `description` one sentence; both show in discovery.
     pub fn serve(&self, name: &'static str, version: &'static str, description: &'static str) -> Serve {
-        Serve::new(self.clone(), name, version, description)
+        Serve::new(self.clone(), name, version, description, None)
+    }
+
+    /// Begins to describe the agent of `host`, which answers methods of [`Place::Host`](crate::Place).
+    ///
+    /// In discovery every agent is called `agent`; the subjects of its methods tell the host.
+    pub fn serve_host(&self, host: &Hostname, version: &'static str, description: &'static str) -> Serve {
+        Serve::new(self.clone(), AGENT, version, description, Some(host.clone()))
     }
 
     /// The name this connection was made with.

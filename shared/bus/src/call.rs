@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use nimbus_errors::{Code, Fault};
-use nimbus_model::Timestamp;
+use nimbus_model::{Hostname, Timestamp};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
@@ -16,7 +16,7 @@ use crate::bus::Bus;
 use crate::caller::{AccessToken, Caller, Key};
 use crate::error::BusError;
 use crate::exchange::{Question, Repeat};
-use crate::method::{Method, Retry};
+use crate::method::{Method, Place, Retry};
 use crate::{header, trace, wire};
 
 /// Share of the limit that is kept for the way back, so that the server's own "too late" is heard.
@@ -38,6 +38,7 @@ pub struct Call<M: Method> {
     key: Option<Key>,
     token: Option<AccessToken>,
     limit: Duration,
+    host: Option<Hostname>,
     method: PhantomData<fn() -> M>,
 }
 
@@ -55,6 +56,7 @@ impl<M: Method> Call<M> {
             key: None,
             token: None,
             limit: M::TIMEOUT,
+            host: None,
             method: PhantomData,
         }
     }
@@ -76,6 +78,19 @@ impl<M: Method> Call<M> {
         self
     }
 
+    /// Names the host that is to answer. A method of a service cannot be called like this; that does
+    /// not compile.
+    pub fn at(mut self, host: &Hostname) -> Self {
+        const {
+            assert!(
+                matches!(M::PLACE, Place::Host),
+                "only methods of agents are answered by one host"
+            );
+        }
+        self.host = Some(host.clone());
+        self
+    }
+
     /// Waits less long than the method allows; longer is not possible.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limit = self.limit.min(limit);
@@ -88,7 +103,20 @@ impl<M: Method> Call<M> {
             .try_with(|deadline| deadline.since(clock.now()))
             .unwrap_or(Duration::MAX);
         let limit = self.limit.min(inherited);
-        let subject = M::subject();
+        let subject = match (M::PLACE, &self.host) {
+            (Place::Service, _) => M::subject(),
+            (Place::Host, Some(host)) => M::subject_at(host),
+            (Place::Host, None) => {
+                return Err(Fault::new(
+                    Code::ServiceInternal,
+                    format!(
+                        "{}.{} is answered by one host, and the call names none",
+                        M::SERVICE,
+                        M::NAME
+                    ),
+                ));
+            }
+        };
         let question = Question {
             headers: headers(
                 self.key.as_ref(),
@@ -109,7 +137,7 @@ impl<M: Method> Call<M> {
             .bus
             .ask(&question)
             .await
-            .map_err(|error| fault_of::<M>(&error))?;
+            .map_err(|error| fault_of::<M>(self.host.as_ref(), &error))?;
         if header::text(message.headers.as_ref(), header::SERVICE_ERROR_CODE).is_some() {
             return Err(
                 wire::decode(&message.payload).unwrap_or_else(|error| mismatch(&subject, "fault", &error))
@@ -168,15 +196,21 @@ fn headers(
     Ok(headers)
 }
 
-fn fault_of<M: Method>(error: &BusError) -> Fault {
+fn fault_of<M: Method>(host: Option<&Hostname>, error: &BusError) -> Fault {
+    let place = || host.map_or_else(String::new, |host| format!(" of {host}"));
     match error {
         BusError::Unavailable { .. } => Fault::new(
             Code::ServiceUnavailable,
-            format!("the service {} is not running", M::SERVICE),
+            format!("the service {}{} is not running", M::SERVICE, place()),
         ),
         BusError::Timeout { limit_ms, .. } => Fault::new(
             Code::ServiceTimeout,
-            format!("{}.{} did not answer within {limit_ms} ms", M::SERVICE, M::NAME),
+            format!(
+                "{}.{}{} did not answer within {limit_ms} ms",
+                M::SERVICE,
+                M::NAME,
+                place()
+            ),
         ),
         other => Fault::of(other),
     }

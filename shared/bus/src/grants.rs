@@ -7,7 +7,10 @@
 //! |---|---|---|
 //! | be connected | `_INBOX_<name>.>` (proof that a subscription is live) | `_INBOX_<name>.>` |
 //! | serve | answers only, each once, by the server's `resp` rule | `nimbus.v1.rpc.<service>.*`, `$SRV.*`, `$SRV.*.<service>`, `$SRV.*.<service>.*` |
+//! | serve as the agent of a host | answers only | `nimbus.v1.agent.<host>.*`, `$SRV.*`, `$SRV.*.agent`, `$SRV.*.agent.*` |
 //! | call | the method's subject | |
+//! | open streams | `nimbus.v1.session.*.*.in` | `nimbus.v1.session.*.*.out` |
+//! | take streams | `nimbus.v1.session.*.*.out` | `nimbus.v1.session.*.*.in` |
 //! | publish events | the events' subjects, `$JS.API.STREAM.CREATE.EVENTS` | |
 //! | follow events | `$JS.API.STREAM.{CREATE,INFO}.EVENTS`, `$JS.API.CONSUMER.CREATE.EVENTS.*.<pattern>`, `$JS.API.CONSUMER.MSG.NEXT.EVENTS.*` | |
 //! | push work | the queue's subject, `$JS.API.STREAM.CREATE.WORK_<queue>` | |
@@ -23,17 +26,34 @@
 //! several patterns with one consumer needs `$JS.API.CONSUMER.CREATE.EVENTS.*`, whose subject does
 //! not name them: a service with more than one pattern can therefore follow every event.
 
+use nimbus_model::Hostname;
+
 use crate::authority::User;
 use crate::bus::inbox_prefix;
 use crate::jetstream::{EVENTS, LEASES, LEASES_STREAM, WORKERS, work_stream};
 use crate::method::{Method, Work};
+use crate::serve::AGENT;
+
+/// Which ends of byte streams a service holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streams {
+    /// None.
+    #[default]
+    None,
+    /// Those that open streams.
+    Client,
+    /// Those that streams are opened to.
+    Server,
+}
 
 /// What a service does on the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// Services whose methods it answers.
     pub serves: Vec<String>,
-    /// Subjects of the methods it calls.
+    /// Hosts for which it answers the methods of agents.
+    pub hosts: Vec<Hostname>,
+    /// Subjects of the methods it calls; of agents' methods those of every host.
     pub calls: Vec<String>,
     /// Subjects of the events it publishes, with wildcards: `nimbus.v1.event.machine.>`.
     pub events_publish: Vec<String>,
@@ -45,6 +65,8 @@ pub struct Grants {
     pub work_pull: Vec<String>,
     /// Whether it holds leases; their names begin with its own and a dot.
     pub leases: bool,
+    /// Which ends of byte streams it holds.
+    pub streams: Streams,
 }
 
 impl Grants {
@@ -55,7 +77,14 @@ impl Grants {
         self
     }
 
-    /// Adds calling one method.
+    /// Adds answering the methods of agents for `host`.
+    #[must_use]
+    pub fn serving_host(mut self, host: &Hostname) -> Self {
+        self.hosts.push(host.clone());
+        self
+    }
+
+    /// Adds calling one method; a method of agents on every host.
     #[must_use]
     pub fn calling<M: Method>(mut self) -> Self {
         self.calls.push(M::subject());
@@ -96,6 +125,13 @@ impl Grants {
         self.leases = true;
         self
     }
+
+    /// Adds one end of byte streams.
+    #[must_use]
+    pub fn streaming(mut self, streams: Streams) -> Self {
+        self.streams = streams;
+        self
+    }
 }
 
 /// The user of a service that does exactly this.
@@ -104,8 +140,16 @@ pub fn service_user(name: &str, grants: &Grants) -> User {
     let inbox = format!("{}.>", inbox_prefix(name));
     let mut publish = vec![inbox.clone()];
     let mut subscribe = vec![inbox];
-    for service in &grants.serves {
-        subscribe.push(format!("nimbus.v1.rpc.{service}.*"));
+    let rpc = grants
+        .serves
+        .iter()
+        .map(|service| (service.as_str(), format!("nimbus.v1.rpc.{service}.*")));
+    let agents = grants
+        .hosts
+        .iter()
+        .map(|host| (AGENT, format!("nimbus.v1.agent.{host}.*")));
+    for (service, methods) in rpc.chain(agents) {
+        subscribe.push(methods);
         subscribe.push("$SRV.*".to_owned());
         subscribe.push(format!("$SRV.*.{service}"));
         subscribe.push(format!("$SRV.*.{service}.*"));
@@ -148,6 +192,21 @@ pub fn service_user(name: &str, grants: &Grants) -> User {
         publish.push(format!("$JS.API.DIRECT.GET.{LEASES_STREAM}.{own}"));
         publish.push(own.clone());
         subscribe.push(own);
+    }
+    let (inward, outward) = (
+        "nimbus.v1.session.*.*.in".to_owned(),
+        "nimbus.v1.session.*.*.out".to_owned(),
+    );
+    match grants.streams {
+        Streams::None => {}
+        Streams::Client => {
+            publish.push(inward);
+            subscribe.push(outward);
+        }
+        Streams::Server => {
+            publish.push(outward);
+            subscribe.push(inward);
+        }
     }
     for list in [&mut publish, &mut subscribe] {
         list.sort();

@@ -3,6 +3,8 @@
 //! | Traffic | Subject | Here |
 //! |---|---|---|
 //! | request and reply | `nimbus.v1.rpc.<service>.<method>` | [`Bus::call`], [`Bus::serve`] |
+//! | request and reply of a host's agent | `nimbus.v1.agent.<host>.<method>` | [`Call::at`], [`Bus::serve_host`] |
+//! | byte streams | `nimbus.v1.session.<id>.<channel>.{in,out}` | [`Bus::stream`], [`stream`] |
 //! | domain events | `nimbus.v1.event.<domain>.<kind>.<id>` | [`Bus::publish`], [`Bus::events`] |
 //! | durable work | `nimbus.v1.work.<queue>` | [`Bus::enqueue`], [`Bus::work`] |
 //! | leases | key-value bucket `leases` | [`Bus::lease`], [`Bus::singleton`] |
@@ -37,7 +39,8 @@ mod process;
 mod serve;
 mod server_config;
 mod singleton;
-mod trace;
+pub mod stream;
+pub mod trace;
 mod wire;
 mod work;
 
@@ -50,13 +53,14 @@ pub use embedded::{EmbeddedNats, EmbeddedOptions};
 pub use error::BusError;
 pub use event::CloudEvent;
 pub use follow::{Delivered, EventFilter, EventStart, Events};
-pub use grants::{Grants, service_user};
+pub use grants::{Grants, Streams, service_user};
 pub use identity::{Action, Grant, Identity, KeyIdentity, On, Sandboxes, Scope, Tenancy};
 pub use jetstream::StreamSettings;
 pub use lease::Lease;
-pub use method::{Access, Event, Method, Retry, Work};
+pub use method::{Access, Event, Method, Place, Retry, Work};
 pub use serve::{Serve, Serving};
 pub use server_config::{ServerConfigOptions, ServerTls};
+pub use stream::{BusStream, EndReason, Side, StreamHandle, StreamId};
 pub use wire::{decode, encode};
 pub use work::{Done, Progress};
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nimbus_model::Hostname;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,7 +20,9 @@ pub enum Retry {
 /// Who may call a method. Which *services* may is decided by the bus credentials; this is about people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Services only; no person's identity is looked at.
+    /// Services only. At a [`Place::Service`] no person's identity is looked at; at a [`Place::Host`]
+    /// the handler sees it where the caller sent one that is still good, for the record: what may be
+    /// done was decided before.
     Service,
     /// A signed-in person; the handler sees who.
     User,
@@ -27,9 +30,19 @@ pub enum Access {
     Admin,
 }
 
+/// Where a method is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// By any instance of its service: `nimbus.v1.rpc.<SERVICE>.<NAME>`.
+    Service,
+    /// By the agent of one host, which the caller names with [`Call::at`](crate::Call::at):
+    /// `nimbus.v1.agent.<host>.<NAME>`.
+    Host,
+}
+
 /// One request/reply pair on the bus.
 ///
-/// The subject is `nimbus.v1.rpc.<SERVICE>.<NAME>` and is spelled nowhere else. Requests and replies
+/// The subject follows from [`Self::PLACE`] and is spelled nowhere else. Requests and replies
 /// are postcard, which is positional: append enum variants only, and give an incompatible message a
 /// method of its own.
 pub trait Method: Send + Sync + 'static {
@@ -43,6 +56,8 @@ pub trait Method: Send + Sync + 'static {
     const RETRY: Retry;
     /// Who may call it.
     const ACCESS: Access;
+    /// Where it is answered.
+    const PLACE: Place = Place::Service;
     /// What is asked.
     type Request: Serialize + DeserializeOwned + Send + Sync + 'static;
     /// What is answered.
@@ -53,10 +68,19 @@ pub trait Method: Send + Sync + 'static {
     /// A reply whose bytes a snapshot pins.
     fn sample_reply() -> Self::Reply;
 
-    /// The subject requests go to.
+    /// The subject requests go to; with `*` for the host where hosts answer.
     #[must_use]
     fn subject() -> String {
-        format!("nimbus.v1.rpc.{}.{}", Self::SERVICE, Self::NAME)
+        match Self::PLACE {
+            Place::Service => format!("nimbus.v1.rpc.{}.{}", Self::SERVICE, Self::NAME),
+            Place::Host => format!("nimbus.v1.agent.*.{}", Self::NAME),
+        }
+    }
+
+    /// The subject of requests to one host.
+    #[must_use]
+    fn subject_at(host: &Hostname) -> String {
+        format!("nimbus.v1.agent.{host}.{}", Self::NAME)
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use nimbus_errors::{Code, Fault};
-use nimbus_model::Timestamp;
+use nimbus_model::{Hostname, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,10 +30,12 @@ use crate::call::DEADLINE;
 use crate::caller::{AccessToken, Caller, Incoming, Key, lacks};
 use crate::error::BusError;
 use crate::identity::Scope;
-use crate::method::{Access, Method, Retry};
+use crate::method::{Access, Method, Place, Retry};
 use crate::micro::{Counters, Micro};
 use crate::{header, trace, wire};
 
+/// What all agents are called in discovery, and their queue group.
+pub(crate) const AGENT: &str = "agent";
 /// Requests of one method that are worked on at a time, where nothing else is said.
 const CONCURRENCY: usize = 256;
 
@@ -44,8 +46,10 @@ pub struct Serve {
     name: &'static str,
     version: &'static str,
     description: &'static str,
+    host: Option<Hostname>,
     concurrency: usize,
     endpoints: Vec<Endpoint>,
+    misplaced: Option<String>,
 }
 
 /// A running service. Dropped, it stops taking requests; [`Serving::stop`] also waits for those it has.
@@ -64,6 +68,7 @@ struct Endpoint {
     subject: String,
     timeout: Duration,
     access: Access,
+    place: Place,
     permits: Arc<Semaphore>,
     counters: Arc<Counters>,
     handler: Handler,
@@ -83,14 +88,17 @@ impl Serve {
         name: &'static str,
         version: &'static str,
         description: &'static str,
+        host: Option<Hostname>,
     ) -> Self {
         Self {
             bus,
             name,
             version,
             description,
+            host,
             concurrency: CONCURRENCY,
             endpoints: Vec::new(),
+            misplaced: None,
         }
     }
 
@@ -108,6 +116,14 @@ impl Serve {
         F: Fn(Incoming<M>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<M::Reply, Fault>> + Send + 'static,
     {
+        let subject = match (M::PLACE, &self.host) {
+            (Place::Host, Some(host)) => M::subject_at(host),
+            (Place::Service, None) => M::subject(),
+            (Place::Host, None) | (Place::Service, Some(_)) => {
+                self.misplaced.get_or_insert_with(M::subject);
+                M::subject()
+            }
+        };
         let handler = Arc::new(handler);
         let erased = move |request: Request| -> BoxFuture<'static, Result<Bytes, Fault>> {
             let handler = Arc::clone(&handler);
@@ -155,11 +171,12 @@ impl Serve {
         self.endpoints.push(Endpoint {
             service: M::SERVICE,
             name: M::NAME,
-            subject: M::subject(),
+            subject: subject.clone(),
             timeout: M::TIMEOUT,
             access: M::ACCESS,
+            place: M::PLACE,
             permits: Arc::new(Semaphore::new(self.concurrency)),
-            counters: Arc::new(Counters::new(M::NAME, M::subject(), self.name, metadata)),
+            counters: Arc::new(Counters::new(M::NAME, subject, self.name, metadata)),
             handler: Arc::new(erased),
         });
         self
@@ -175,9 +192,17 @@ impl Serve {
             name,
             version,
             description,
+            host: _,
             concurrency: _,
             endpoints,
+            misplaced,
         } = self;
+        if let Some(text) = misplaced {
+            return Err(BusError::Invalid {
+                text,
+                wanted: "a method of this place: hosts answer the methods of agents, services all others",
+            });
+        }
         let personal = endpoints.iter().find(|one| one.access != Access::Service);
         if let (None, Some(personal)) = (&bus.verifier, personal) {
             return Err(BusError::NoVerifier {
@@ -359,9 +384,11 @@ async fn run(
     headers: Option<&HeaderMap>,
     deadline: Timestamp,
 ) -> Result<Bytes, Fault> {
-    let caller = match endpoint.access {
-        Access::Service => None,
-        Access::User | Access::Admin => Some(identify(bus, endpoint.access, headers).await?),
+    let caller = match (endpoint.access, endpoint.place) {
+        (Access::Service, Place::Service) => None,
+        // A launch may outlast the token of who asked for it, so one that has ended is no refusal.
+        (Access::Service, Place::Host) => identify(bus, Access::Service, headers).await.ok(),
+        (Access::User | Access::Admin, _) => Some(identify(bus, endpoint.access, headers).await?),
     };
     let key = header::text(headers, header::KEY).map(Key::new);
     (endpoint.handler)(Request {

@@ -1,4 +1,5 @@
-//! W3C trace context in message headers, so that one trace crosses every hop.
+//! W3C trace context, so that one trace crosses every hop: in message headers, and kept beside work
+//! that goes on later.
 //!
 //! Written out here rather than through the global propagator: it is one header of fixed form, and
 //! works before and without any telemetry set-up.
@@ -10,6 +11,13 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::header;
+
+/// The `traceparent` text of the current span, to be kept with work that goes on later; `None` when
+/// nobody records traces.
+#[must_use]
+pub fn current() -> Option<String> {
+    parent_of(&Span::current())
+}
 
 /// The `traceparent` text of `span`; `None` when nobody records traces.
 pub(crate) fn parent_of(span: &Span) -> Option<String> {
@@ -35,10 +43,15 @@ pub(crate) fn inject(span: &Span, headers: &mut HeaderMap) {
 
 /// Makes the sender's span the parent of `span`.
 pub(crate) fn adopt(span: &Span, headers: Option<&HeaderMap>) {
+    resume(span, header::text(headers, header::TRACEPARENT));
+}
+
+/// Puts `span` under the span that a `traceparent` names, as a message brought it or as it was kept.
+pub fn resume(span: &Span, parent: Option<&str>) {
     if span.is_disabled() {
         return;
     }
-    if let Some(parent) = header::text(headers, header::TRACEPARENT).and_then(parse) {
+    if let Some(parent) = parent.and_then(parse) {
         // It fails only for a span that was already entered, and then the trace merely splits.
         let _ = span.set_parent(Context::new().with_remote_span_context(parent));
     }
