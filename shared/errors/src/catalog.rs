@@ -150,6 +150,8 @@ catalog! {
         "The state of the resource does not allow this now.", "Read the resource again, then decide.";
     OpPreconditionFailed = "op.precondition_failed", 412, false, Warning, RefreshResource,
         "The resource has changed since it was read.", "Read the resource again, then repeat the change.";
+    OpOutOfRetention = "op.out_of_retention", 409, false, Warning, RefreshResource,
+        "What was asked for was dropped, because too much followed.", "Begin again from what is kept.";
     OpMethodNotAllowed = "op.method_not_allowed", 405, false, Warning, FixRequest,
         "The route exists, but not with this method.", "Use a method named in the Allow header.";
     OpPayloadTooLarge = "op.payload_too_large", 413, false, Warning, FixRequest,
@@ -182,6 +184,8 @@ catalog! {
         "The work took longer than its time limit; whether it was done is not known.", "Look at the state before trying again.";
     ServiceInternal = "service.internal", 500, false, Fatal, ContactOperator,
         "Nimbus has a bug.", "Report the request id; the cause is in the server's log.";
+    ServiceSandboxBackendUnavailable = "service.sandbox_backend_unavailable", 503, false, Error, FixRequest,
+        "What sandboxes of this kind run on is not there.", "Install what the detail lists as missing, or ask for another backend.";
     BusSchemaMismatch = "bus.schema_mismatch", 502, false, Error, UpgradeServer,
         "Two services do not understand each other's messages.", "Run the same version of every service.";
     BusPermission = "bus.permission", 500, false, Fatal, ContactOperator,
