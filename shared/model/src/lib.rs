@@ -6,10 +6,14 @@ pub mod catalogue;
 pub mod clock;
 pub mod hostname;
 pub mod id;
+pub mod image;
 pub mod time;
 
 pub use catalogue::{Os, Tier};
 pub use clock::{Clock, Jump};
 pub use hostname::{Hostname, HostnameError};
-pub use id::{AddressId, EventId, KeyId, MachineId, OperationId, RequestId, SessionId, TenantId, TokenId, UserId};
+pub use id::{
+    AddressId, EventId, KeyId, MachineId, OperationId, RequestId, SessionId, TenantId, TokenId, UserId,
+};
+pub use image::{Digest, ImageRef, ImageRefError};
 pub use time::Timestamp;
