@@ -1,11 +1,12 @@
 //! Who may use what on the bus. One table; credentials are minted from it.
 
-use nimbus_bus::{Event, Grants, Method, Work};
+use nimbus_bus::{Event, Grants, Method, Streams, Work};
+use nimbus_model::Hostname;
 
-use crate::{auth, event, ippool, machine, node, work};
+use crate::{agent, auth, event, ippool, machine, node, work, workloads};
 
 /// The services that speak on the bus.
-pub const SERVICES: &[&str] = &["gateway", "auth", "ippool", "provisioner"];
+pub const SERVICES: &[&str] = &["gateway", "auth", "ippool", "provisioner", "workloads"];
 
 fn published<E: Event>() -> String {
     format!("nimbus.v1.event.{}.{}.>", E::DOMAIN, E::KIND)
@@ -15,9 +16,10 @@ fn published<E: Event>() -> String {
 ///
 /// | service | calls | publishes | listens to |
 /// |---|---|---|---|
-/// | gateway | the whole public surface of auth, ippool and provisioner | – | all events |
+/// | gateway | the whole public surface of auth, ippool, provisioner and workloads | – | all events |
 /// | auth | – | user, credential | credential revoked |
 /// | ippool | auth's verifying keys | address | user signed in, credential revoked |
+/// | workloads | every agent's methods; auth's verifying keys | sandbox, service, session, egress, host | credential revoked, its own |
 /// | provisioner | ippool's reserve, confirm, allocate, release, status; auth's verifying keys | operation, machine | credential revoked |
 #[must_use]
 pub fn of(service: &str) -> Option<Grants> {
@@ -39,6 +41,13 @@ pub fn of(service: &str) -> Option<Grants> {
                 auth::ListSessions::subject(),
                 auth::RevokeSession::subject(),
                 auth::Setup::subject(),
+                auth::ExchangeKey::subject(),
+                auth::ExchangeAdmin::subject(),
+                auth::RotateAdmin::subject(),
+                auth::ListKeys::subject(),
+                auth::CreateKey::subject(),
+                auth::RevokeKey::subject(),
+                auth::ForgetTenant::subject(),
                 keys,
                 ippool::List::subject(),
                 ippool::Status::subject(),
@@ -58,12 +67,51 @@ pub fn of(service: &str) -> Option<Grants> {
                 node::ListGuests::subject(),
                 node::GetStats::subject(),
                 node::Health::subject(),
+                workloads::CreateTenant::subject(),
+                workloads::GetTenant::subject(),
+                workloads::ListTenants::subject(),
+                workloads::DeleteTenant::subject(),
+                workloads::ConfigureTenant::subject(),
+                workloads::CreateService::subject(),
+                workloads::GetService::subject(),
+                workloads::ListServices::subject(),
+                workloads::UpdateService::subject(),
+                workloads::DeleteService::subject(),
+                workloads::StartService::subject(),
+                workloads::StopService::subject(),
+                workloads::RestartService::subject(),
+                workloads::CreateSandbox::subject(),
+                workloads::GetSandbox::subject(),
+                workloads::ListSandboxes::subject(),
+                workloads::StopSandbox::subject(),
+                workloads::DeleteSandbox::subject(),
+                workloads::ExtendSandbox::subject(),
+                workloads::OpenSession::subject(),
+                workloads::GetSession::subject(),
+                workloads::ListSessions::subject(),
+                workloads::CloseSession::subject(),
+                workloads::PutSecret::subject(),
+                workloads::ListSecrets::subject(),
+                workloads::DeleteSecret::subject(),
+                workloads::EnsureVolume::subject(),
+                workloads::ListVolumes::subject(),
+                workloads::DeleteVolume::subject(),
+                workloads::Exec::subject(),
+                workloads::Control::subject(),
+                workloads::Open::subject(),
+                workloads::OpenPreview::subject(),
+                workloads::CreatePreview::subject(),
+                workloads::CreateTicket::subject(),
+                workloads::RedeemTicket::subject(),
+                workloads::ListHosts::subject(),
             ],
             events_publish: vec![],
             events_subscribe: vec!["nimbus.v1.event.>".to_owned()],
             work_push: vec![],
             work_pull: vec![],
             leases: false,
+            streams: Streams::Client,
+            ..Grants::default()
         },
         "auth" => Grants {
             serves: vec!["auth".to_owned()],
@@ -77,6 +125,7 @@ pub fn of(service: &str) -> Option<Grants> {
             work_push: vec![],
             work_pull: vec![],
             leases: true,
+            ..Grants::default()
         },
         "ippool" => Grants {
             serves: vec!["ippool".to_owned()],
@@ -89,6 +138,7 @@ pub fn of(service: &str) -> Option<Grants> {
             work_push: vec![],
             work_pull: vec![],
             leases: true,
+            ..Grants::default()
         },
         "provisioner" => Grants {
             serves: vec!["provisioner".to_owned()],
@@ -110,9 +160,47 @@ pub fn of(service: &str) -> Option<Grants> {
             work_push: vec![work::Operate::QUEUE.to_owned()],
             work_pull: vec![work::Operate::QUEUE.to_owned()],
             leases: true,
+            ..Grants::default()
+        },
+        "workloads" => Grants {
+            serves: vec!["workloads".to_owned()],
+            calls: vec![
+                keys,
+                agent::Launch::subject(),
+                agent::Stop::subject(),
+                agent::Remove::subject(),
+                agent::Extend::subject(),
+                agent::Exec::subject(),
+                agent::Control::subject(),
+                agent::Open::subject(),
+                agent::End::subject(),
+                agent::Prepare::subject(),
+                agent::RemoveVolume::subject(),
+            ],
+            events_publish: vec![
+                "nimbus.v1.event.sandbox.>".to_owned(),
+                "nimbus.v1.event.service.>".to_owned(),
+                "nimbus.v1.event.session.>".to_owned(),
+                "nimbus.v1.event.egress.>".to_owned(),
+                "nimbus.v1.event.host.>".to_owned(),
+            ],
+            events_subscribe: vec!["nimbus.v1.event.>".to_owned()],
+            leases: true,
+            ..Grants::default()
         },
         _ => return None,
     })
+}
+
+/// What the agent of one host may do on the bus: answer for that host, take its streams, and tell `workloads`.
+#[must_use]
+pub fn agent(host: &Hostname) -> Grants {
+    Grants {
+        hosts: vec![host.clone()],
+        calls: vec![workloads::Beat::subject(), workloads::Report::subject()],
+        streams: Streams::Server,
+        ..Grants::default()
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! enum variants only. `proto/bus.json` is a snapshot of every method and pins the bytes of its samples; a
 //! difference there is a change of the contract.
 
+pub mod agent;
 pub mod auth;
 pub mod event;
 pub mod grants;
@@ -14,8 +15,14 @@ pub mod node;
 pub mod registry;
 pub mod verify;
 pub mod work;
+pub mod workloads;
 
+pub use auth::Secret;
+
+// Methods of the service `agent` are answered by one host each.
 macro_rules! method {
+    (@place agent) => { nimbus_bus::Place::Host };
+    (@place $service:ident) => { nimbus_bus::Place::Service };
     ($(#[$doc:meta])* $name:ident = $service:ident . $wire:ident, $timeout_ms:literal ms, $retry:ident, $access:ident,
      $request:ty => $reply:ty, samples $sample_request:expr => $sample_reply:expr) => {
         $(#[$doc])*
@@ -27,6 +34,7 @@ macro_rules! method {
             const TIMEOUT: std::time::Duration = std::time::Duration::from_millis($timeout_ms);
             const RETRY: nimbus_bus::Retry = nimbus_bus::Retry::$retry;
             const ACCESS: nimbus_bus::Access = nimbus_bus::Access::$access;
+            const PLACE: nimbus_bus::Place = crate::method!(@place $service);
             type Request = $request;
             type Reply = $reply;
             fn sample_request() -> $request { $sample_request }
@@ -38,7 +46,7 @@ pub(crate) use method;
 
 /// Ids and times for samples: fixed, so that their bytes are.
 pub(crate) mod sample {
-    use nimbus_model::{MachineId, OperationId, SessionId, TenantId, Timestamp, TokenId, UserId};
+    use nimbus_model::{KeyId, MachineId, OperationId, SessionId, TenantId, Timestamp, TokenId, UserId};
 
     const BYTES: [u8; 16] = [
         0x01, 0x93, 0x4f, 0x2a, 0x5b, 0x1c, 0x7d, 0x3e, 0x8f, 0x40, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66,
@@ -56,11 +64,17 @@ pub(crate) mod sample {
     pub(crate) fn token() -> TokenId {
         TokenId::from_uuid(uuid::Uuid::from_bytes(BYTES))
     }
+    pub(crate) fn key() -> KeyId {
+        KeyId::from_uuid(uuid::Uuid::from_bytes(BYTES))
+    }
     pub(crate) fn machine() -> MachineId {
         MachineId::from_uuid(uuid::Uuid::from_bytes(BYTES))
     }
     pub(crate) fn operation() -> OperationId {
         OperationId::from_uuid(uuid::Uuid::from_bytes(BYTES))
+    }
+    pub(crate) const fn stream() -> nimbus_bus::StreamId {
+        nimbus_bus::StreamId::from_bytes(BYTES)
     }
     pub(crate) const fn at() -> Timestamp {
         Timestamp::from_micros(1_781_110_801_000_000)
