@@ -110,8 +110,13 @@ impl Task {
                 biased;
                 message = subscription.next() => match message {
                     Some(message) => {
+                        let first = self.heard.is_none();
                         if let Err(reason) = self.take(message) {
                             shared.end(reason);
+                        }
+                        if first {
+                            // From now on there are signs of life to send.
+                            timer.as_mut().reset(self.due());
                         }
                     }
                     None => shared.end(EndReason::broken("the connection to the bus was closed")),

@@ -10,9 +10,11 @@
 
 mod calls;
 mod events;
+mod hosts;
 mod leases;
 mod rights;
 mod server;
+mod streams;
 mod tls;
 mod tracing;
 mod work;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use camino_tempfile::Utf8TempDir;
 use nimbus_bus::{
     Access, Authority, Bus, ConnectOptions, Credential, EmbeddedNats, EmbeddedOptions, Event, Grants, Method,
-    Retry, User, Work, service_user,
+    Place, Retry, Streams, User, Work, service_user,
 };
 use nimbus_model::Clock;
 use serde::{Deserialize, Serialize};
@@ -66,11 +66,62 @@ impl World {
         plain_options(&credential).connect(self.nats.url()).await.unwrap()
     }
 
+    /// A client with one end of streams, whose connection can be made to fall silent.
+    pub(crate) async fn behind_proxy(&self, name: &str, streams: Streams) -> (Bus, Proxy) {
+        let server = self.nats.url().trim_start_matches("nats://").to_owned();
+        let proxy = Proxy::start(server).await;
+        let grants = Grants::default().streaming(streams);
+        let bus = Bus::connect(ConnectOptions {
+            url: format!("nats://127.0.0.1:{}", proxy.port),
+            name: name.into(),
+            credential: Some(self.authority.mint(&service_user(name, &grants))),
+            ca_file: None,
+            clock: Clock::system(),
+        })
+        .await
+        .unwrap();
+        (bus, proxy)
+    }
+
     /// Kills the server without warning and waits until it is there again.
     pub(crate) async fn crash(&self) {
         let pid = self.nats.pid().unwrap();
         kill(pid);
         within(self.nats.restarted(pid)).await;
+    }
+}
+
+/// Hands bytes on until it is cut; then everything stays open and nothing moves, as when a cable is
+/// pulled.
+pub(crate) struct Proxy {
+    port: u16,
+    cut: tokio::sync::watch::Sender<bool>,
+}
+
+impl Proxy {
+    async fn start(server: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (cut, watched) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (server, mut watched) = (server.clone(), watched.clone());
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = watched.changed() => {}
+                    }
+                    // Held open until the test is over.
+                    while watched.changed().await.is_ok() {}
+                });
+            }
+        });
+        Self { port, cut }
+    }
+
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
     }
 }
 
@@ -161,6 +212,25 @@ method!(/// For administrators.
     Admin, "sums", "admin", 5_000, Read, Admin, u32, u32);
 method!(/// What auth serves.
     Login, "auth", "login", 3_000, Never, Service, String, String);
+
+/// What the agent of one host answers.
+pub(crate) struct Launch;
+impl Method for Launch {
+    const SERVICE: &'static str = "agent";
+    const NAME: &'static str = "launch";
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const RETRY: Retry = Retry::SameKey;
+    const ACCESS: Access = Access::Service;
+    const PLACE: Place = Place::Host;
+    type Request = u32;
+    type Reply = String;
+    fn sample_request() -> u32 {
+        1
+    }
+    fn sample_reply() -> String {
+        String::new()
+    }
+}
 
 /// An address was freed.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
