@@ -27,7 +27,6 @@ mod placement;
 mod reconcile;
 mod sagas;
 mod service;
-mod trace;
 
 // The tests' world is shared with the tests outside, and names this crate as they do.
 #[cfg(test)]

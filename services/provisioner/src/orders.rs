@@ -1,7 +1,7 @@
 //! What people ask for: checks, then one transaction that writes the row, takes the quota slot and
 //! starts the saga. Nothing outside is touched before that transaction is committed.
 
-use nimbus_bus::{Identity, Key};
+use nimbus_bus::{Identity, Key, trace};
 use nimbus_model::{MachineId, OperationId, Timestamp};
 use nimbus_proto::event::{MachineChanged, MachineCreated, OperationProgressed};
 use nimbus_proto::machine::{
@@ -19,7 +19,7 @@ use crate::operation::store::{self as operations, NewOperation};
 use crate::operation::{OperationRow, steps};
 use crate::sagas::{self, Params};
 use crate::service::Provisioner;
-use crate::{keys, trace};
+use crate::keys;
 
 /// Told to those who ask for a public SSH endpoint: the machine comes all the same.
 const NO_TUNNELS: &str = "public SSH endpoints are not set up on this installation";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nimbus_bus::Done;
+use nimbus_bus::{Done, trace};
 use nimbus_errors::chain;
 use nimbus_model::OperationId;
 use nimbus_proto::machine::{OperationKind, PowerAction};
@@ -21,7 +21,6 @@ use crate::hypervisor::Vm;
 use crate::operation::OperationRow;
 use crate::operation::store as operations;
 use crate::service::Provisioner;
-use crate::trace;
 
 /// Wake-ups taken at the same time; taking one is short, the work goes on beside it.
 const WAKE_UPS: usize = 8;
@@ -135,7 +134,7 @@ impl Driver {
         let span = tracing::info_span!(
             "operation", otel.name = %row.kind, operation.id = %id, machine.id = %row.machine, outcome = Empty
         );
-        trace::adopt(&span, row.trace_parent.as_deref());
+        trace::resume(&span, row.trace_parent.as_deref());
         let outcome = Box::pin(self.drive(&row, claimed)).instrument(span.clone()).await;
         let what = format!("{} of {}", row.kind, row.hostname);
         match outcome {
