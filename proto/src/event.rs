@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ippool::Address;
 use crate::machine::{Machine, Operation};
+use crate::workloads::{Denial, Host, Sandbox, Service, Tenant, WorkSession};
 
 macro_rules! event {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $ty:ty),* $(,)? } $domain:literal . $kind:literal, |$this:ident| $entity:expr) => {
@@ -52,6 +53,43 @@ event!(/// A credential ended before its time; access tokens made from it must n
         #[serde(default)]
         key: Option<KeyId> } "credential"."revoked", |e| e.user.to_string());
 
+event!(/// A tenant was created, or its bounds, policy or use changed.
+    TenantChanged { /// The tenant.
+        tenant: Tenant } "tenant"."changed", |e| e.tenant.id.clone());
+event!(/// A tenant and everything in it are gone.
+    TenantDeleted { /// Its id.
+        tenant: String } "tenant"."deleted", |e| e.tenant.clone());
+event!(/// A service was defined, or its definition or state changed. The sandbox' process is shown by numbers only.
+    ServiceChanged { /// The service.
+        service: Service } "service"."changed", |e| e.service.name.clone());
+event!(/// A service is gone.
+    ServiceDeleted { /// Its tenant.
+        tenant: String,
+        /// Its name.
+        name: String } "service"."deleted", |e| e.name.clone());
+event!(/// A sandbox was created, or its state changed.
+    SandboxChanged { /// The sandbox.
+        sandbox: Sandbox,
+        /// The API key that made it, if one did: keys may be limited to their own.
+        #[serde(default)]
+        made_by: Option<KeyId> } "sandbox"."changed", |e| e.sandbox.id.clone());
+event!(/// A sandbox and its record are gone.
+    SandboxDeleted { /// Its tenant.
+        tenant: String,
+        /// Its id.
+        id: String } "sandbox"."deleted", |e| e.id.clone());
+event!(/// A session was opened or has ended.
+    SessionChanged { /// The session.
+        session: WorkSession } "session"."changed", |e| e.session.id.clone());
+event!(/// A connection out of a sandbox was refused.
+    EgressDenied { /// The sandbox' tenant.
+        tenant: String,
+        /// What it was.
+        denial: Denial } "egress"."denied", |e| e.denial.sandbox.clone());
+event!(/// A host came, was lost, or offers something else than before.
+    HostChanged { /// The host.
+        host: Host } "host"."changed", |e| e.host.name.clone());
+
 /// One kind of event, as `proto/events.json` lists it.
 #[derive(Clone, Debug, Serialize)]
 pub struct EventInfo {
@@ -97,7 +135,47 @@ pub fn events() -> Vec<EventInfo> {
             token: None,
             key: None,
         }),
+        info(&TenantChanged {
+            tenant: crate::workloads::GetTenant::sample_reply(),
+        }),
+        info(&TenantDeleted {
+            tenant: "demo".to_owned(),
+        }),
+        info(&ServiceChanged {
+            service: crate::workloads::GetService::sample_reply(),
+        }),
+        info(&ServiceDeleted {
+            tenant: "demo".to_owned(),
+            name: "worker".to_owned(),
+        }),
+        info(&SandboxChanged {
+            sandbox: crate::workloads::GetSandbox::sample_reply(),
+            made_by: Some(crate::sample::key()),
+        }),
+        info(&SandboxDeleted {
+            tenant: "demo".to_owned(),
+            id: "x-01jzzzzzzzzzzzzzzzzzzzzzzz".to_owned(),
+        }),
+        info(&SessionChanged {
+            session: crate::workloads::GetSession::sample_reply(),
+        }),
     ];
+    list.extend(
+        crate::workloads::Report::sample_request()
+            .denials
+            .into_iter()
+            .map(|denial| {
+                info(&EgressDenied {
+                    tenant: "demo".to_owned(),
+                    denial,
+                })
+            }),
+    );
+    list.extend(
+        crate::workloads::ListHosts::sample_reply()
+            .into_iter()
+            .map(|host| info(&HostChanged { host })),
+    );
     list.extend(
         crate::ippool::List::sample_reply()
             .into_iter()

@@ -19,7 +19,7 @@ fn published<E: Event>() -> String {
 /// | gateway | the whole public surface of auth, ippool, provisioner and workloads | – | all events |
 /// | auth | – | user, credential | credential revoked |
 /// | ippool | auth's verifying keys | address | user signed in, credential revoked |
-/// | workloads | every agent's methods; auth's verifying keys | sandbox, service, session, egress, host | credential revoked, its own |
+/// | workloads | every agent's methods; auth's verifying keys | tenant, sandbox, service, session, egress, host | credential revoked, its own |
 /// | provisioner | ippool's reserve, confirm, allocate, release, status; auth's verifying keys | operation, machine | credential revoked |
 #[must_use]
 pub fn of(service: &str) -> Option<Grants> {
@@ -104,6 +104,7 @@ pub fn of(service: &str) -> Option<Grants> {
                 workloads::CreateTicket::subject(),
                 workloads::RedeemTicket::subject(),
                 workloads::ListHosts::subject(),
+                workloads::Offers::subject(),
             ],
             events_publish: vec![],
             events_subscribe: vec!["nimbus.v1.event.>".to_owned()],
@@ -178,6 +179,7 @@ pub fn of(service: &str) -> Option<Grants> {
                 agent::RemoveVolume::subject(),
             ],
             events_publish: vec![
+                "nimbus.v1.event.tenant.>".to_owned(),
                 "nimbus.v1.event.sandbox.>".to_owned(),
                 "nimbus.v1.event.service.>".to_owned(),
                 "nimbus.v1.event.session.>".to_owned(),

@@ -1,0 +1,1 @@
+//! The service over a real bus, with hosts that follow a script.
