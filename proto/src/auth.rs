@@ -1,7 +1,7 @@
 //! `auth`: users, sessions, tenants and tokens.
 
-use nimbus_bus::{Identity, Scope};
-use nimbus_model::{SessionId, TenantId, Timestamp, TokenId, UserId};
+use nimbus_bus::{Action, Grant, Identity, KeyIdentity, Sandboxes, Scope};
+use nimbus_model::{KeyId, SessionId, TenantId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{method, sample};
@@ -160,6 +160,66 @@ pub struct CreatedToken {
     pub secret: Secret,
 }
 
+/// An API key, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Its id.
+    pub id: KeyId,
+    /// The tenant it was made in.
+    pub tenant: String,
+    /// The name its maker gave it.
+    pub name: String,
+    /// What it may do.
+    pub grants: Vec<Grant>,
+    /// The first characters of the secret, to recognise it.
+    pub prefix: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends, if it does.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last exchanged; at most a minute late.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Makes an API key. Whether the caller reaches the tenant is for `workloads` to say, and for the
+/// gateway to ask beforehand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateKeyRequest {
+    /// The tenant; every grant has to be for it.
+    pub tenant: String,
+    /// 1 to 64 characters, unique in the tenant.
+    pub name: String,
+    /// What it may do; at least one grant.
+    pub grants: Vec<Grant>,
+    /// When it ends; `None` for never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A new API key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedKey {
+    /// The key.
+    pub key: ApiKey,
+    /// Its secret, shown this once.
+    pub secret: Secret,
+}
+
+/// Names a key of a tenant that the caller reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeKeyRequest {
+    /// The tenant.
+    pub tenant: String,
+    /// The key.
+    pub key: KeyId,
+}
+
+/// The admin token after a rotation; the token itself is only in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotatedAdmin {
+    /// How many tokens there have been.
+    pub generation: u64,
+}
+
 /// A signed-in browser of the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -216,6 +276,40 @@ fn identity() -> Identity {
     }
 }
 
+fn grant() -> Grant {
+    Grant {
+        tenant: "demo".into(),
+        actions: vec![Action::SandboxesCreate, Action::SandboxesExec],
+        services: Some(vec!["worker".into()]),
+        sandboxes: Sandboxes::Own,
+        channels: None,
+    }
+}
+
+fn program() -> Identity {
+    Identity {
+        session: None,
+        key: Some(KeyIdentity {
+            id: sample::key(),
+            grants: vec![grant()],
+        }),
+        ..identity()
+    }
+}
+
+fn api_key() -> ApiKey {
+    ApiKey {
+        id: sample::key(),
+        tenant: "demo".into(),
+        name: "agent".into(),
+        grants: vec![grant()],
+        prefix: "nimbus_ak_1a2b".into(),
+        created_at: sample::at(),
+        expires_at: Some(sample::at()),
+        last_used_at: None,
+    }
+}
+
 fn token() -> Token {
     Token {
         id: sample::token(),
@@ -255,6 +349,23 @@ method!(/// Makes a token for the caller.
     samples CreateTokenRequest { name: "laptop".into(), scopes: vec![Scope::MachinesRead], expires_in_days: Some(30) } => CreatedToken { token: token(), secret: Secret::new("nbp_00ff") });
 method!(/// Revokes one of the caller's tokens.
     RevokeToken = auth.revoke_token, 3000 ms, SameKey, User, TokenId => (), samples sample::token() => ());
+method!(/// Turns an API key into an access token.
+    ExchangeKey = auth.exchange_key, 3000 ms, Read, Service, ExchangeRequest => Exchanged,
+    samples ExchangeRequest { secret: Secret::new("nimbus_ak_00ff") } => Exchanged { access_token: Secret::new("a.b.c"), expires_at: sample::at(), identity: program() });
+method!(/// Turns the admin token into an access token.
+    ExchangeAdmin = auth.exchange_admin, 3000 ms, Read, Service, ExchangeRequest => Exchanged,
+    samples ExchangeRequest { secret: Secret::new("nimbus_at_00ff") } => Exchanged { access_token: Secret::new("a.b.c"), expires_at: sample::at(), identity: Identity::operator() });
+method!(/// Puts a new admin token in its file; the old one is good no more.
+    RotateAdmin = auth.rotate_admin, 5000 ms, Never, Admin, () => RotatedAdmin, samples () => RotatedAdmin { generation: 2 });
+method!(/// The API keys of a tenant that the caller reaches, newest first.
+    ListKeys = auth.list_keys, 3000 ms, Read, User, String => Vec<ApiKey>, samples "demo".into() => vec![api_key()]);
+method!(/// Makes an API key.
+    CreateKey = auth.create_key, 3000 ms, Never, User, CreateKeyRequest => CreatedKey,
+    samples CreateKeyRequest { tenant: "demo".into(), name: "agent".into(), grants: vec![grant()], expires_at: Some(sample::at()) } => CreatedKey { key: api_key(), secret: Secret::new("nimbus_ak_00ff") });
+method!(/// Revokes an API key.
+    RevokeKey = auth.revoke_key, 3000 ms, SameKey, User, RevokeKeyRequest => (), samples RevokeKeyRequest { tenant: "demo".into(), key: sample::key() } => ());
+method!(/// Revokes every API key of a tenant that is being deleted.
+    ForgetTenant = auth.forget_tenant, 3000 ms, SameKey, User, String => (), samples "demo".into() => ());
 method!(/// The caller's sessions, newest first.
     ListSessions = auth.list_sessions, 3000 ms, Read, User, () => Vec<Session>,
     samples () => vec![Session { id: sample::session(), created_at: sample::at(), expires_at: sample::at(), address: "127.0.0.1".into(), user_agent: "curl/8".into(), current: true }]);

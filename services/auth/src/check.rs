@@ -1,5 +1,7 @@
 //! What names, mail addresses and passwords may look like.
 
+use nimbus_bus::{Action, Grant};
+
 use crate::error::AuthError;
 
 /// Longest password; the hash reads all of it, so a limit only keeps its cost bounded.
@@ -9,6 +11,10 @@ const PASSWORD_LEAST: usize = 8;
 const EMAIL_MOST: usize = 254;
 const NAME_MOST: usize = 100;
 const TOKEN_NAME_MOST: usize = 64;
+const GRANTS_MOST: usize = 16;
+const NAMES_MOST: usize = 64;
+const SERVICE_NAME_MOST: usize = 63;
+const CHANNELS: [&str; 4] = ["stdio", "files", "cdp", "page"];
 
 const fn invalid(field: &'static str, reason: &'static str) -> AuthError {
     AuthError::Invalid { field, reason }
@@ -62,16 +68,66 @@ pub(crate) fn name(text: &str) -> Result<String, AuthError> {
     Ok(name.to_owned())
 }
 
-/// A token's name, trimmed.
+/// A token's or key's name, trimmed.
 pub(crate) fn token_name(text: &str) -> Result<String, AuthError> {
     let name = text.trim();
     if name.is_empty() || name.chars().count() > TOKEN_NAME_MOST || !line(name) {
         return Err(invalid(
             "name",
-            "a token's name has 1 to 64 characters and no line breaks",
+            "a name has 1 to 64 characters and no line breaks",
         ));
     }
     Ok(name.to_owned())
+}
+
+/// The grants of an API key for `tenant`: few enough to travel in every access token made from it.
+pub(crate) fn grants(tenant: &str, grants: &[Grant]) -> Result<(), AuthError> {
+    if grants.is_empty() {
+        return Err(invalid("grants", "a key without grants allows nothing"));
+    }
+    if grants.len() > GRANTS_MOST {
+        return Err(invalid("grants", "a key has at most 16 grants"));
+    }
+    let mut names = 0_usize;
+    for grant in grants {
+        if grant.tenant != tenant {
+            return Err(invalid(
+                "grants",
+                "a key's grants are for the tenant it is made in",
+            ));
+        }
+        if grant.actions.is_empty() || grant.actions.len() > Action::ALL.len() {
+            return Err(invalid("grants.actions", "a grant names its actions, each once"));
+        }
+        for service in grant.services.iter().flatten() {
+            names += 1;
+            if service.is_empty() || service.len() > SERVICE_NAME_MOST || !line(service) {
+                return Err(invalid("grants.services", "this is not the name of a service"));
+            }
+        }
+        for channel in grant.channels.iter().flatten() {
+            if !CHANNELS.contains(&channel.as_str()) {
+                return Err(invalid(
+                    "grants.channels",
+                    "a channel is stdio, files, cdp or page",
+                ));
+            }
+        }
+        if grant
+            .channels
+            .as_ref()
+            .is_some_and(|channels| channels.len() > CHANNELS.len())
+        {
+            return Err(invalid(
+                "grants.channels",
+                "a grant names its channels, each once",
+            ));
+        }
+    }
+    if names > NAMES_MOST {
+        return Err(invalid("grants.services", "a key names at most 64 services"));
+    }
+    Ok(())
 }
 
 /// A new password. Nothing is trimmed and no kind of character is asked for (NIST SP 800-63B, 5.1.1.2).
@@ -126,6 +182,87 @@ mod tests {
         assert!(password("ÄÖÜßäöüé", "password").is_ok());
         assert!(password(&"x".repeat(256), "password").is_ok());
         assert!(password(&"x".repeat(257), "password").is_err());
+    }
+
+    #[test]
+    fn grants_are_bounded_and_for_one_tenant() {
+        let good = Grant {
+            tenant: "demo".into(),
+            actions: vec![Action::Any],
+            services: Some(vec!["worker".into()]),
+            sandboxes: nimbus_bus::Sandboxes::Own,
+            channels: Some(vec!["stdio".into()]),
+        };
+        assert!(grants("demo", std::slice::from_ref(&good)).is_ok());
+        let many = |list: usize| Some(vec!["worker".to_owned(); list]);
+        for (bad, field) in [
+            (vec![], "grants"),
+            (vec![good.clone(); 17], "grants"),
+            (
+                vec![Grant {
+                    tenant: "other".into(),
+                    ..good.clone()
+                }],
+                "grants",
+            ),
+            (
+                vec![Grant {
+                    actions: vec![],
+                    ..good.clone()
+                }],
+                "grants.actions",
+            ),
+            (
+                vec![Grant {
+                    actions: vec![Action::Any; 23],
+                    ..good.clone()
+                }],
+                "grants.actions",
+            ),
+            (
+                vec![Grant {
+                    services: Some(vec!["".into()]),
+                    ..good.clone()
+                }],
+                "grants.services",
+            ),
+            (
+                vec![Grant {
+                    services: many(65),
+                    ..good.clone()
+                }],
+                "grants.services",
+            ),
+            (
+                vec![
+                    Grant {
+                        services: many(33),
+                        ..good.clone()
+                    };
+                    2
+                ],
+                "grants.services",
+            ),
+            (
+                vec![Grant {
+                    channels: many(1),
+                    ..good.clone()
+                }],
+                "grants.channels",
+            ),
+            (
+                vec![Grant {
+                    channels: Some(vec!["page".into(); 5]),
+                    ..good.clone()
+                }],
+                "grants.channels",
+            ),
+        ] {
+            let Err(AuthError::Invalid { field: named, .. }) = grants("demo", &bad) else {
+                panic!("{bad:?} was taken")
+            };
+            assert_eq!(named, field, "{bad:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
 use nimbus_config::seconds_or_text;
 
 /// Accounts and sign-in. Flag over environment over file over default.
@@ -26,6 +27,16 @@ pub struct AuthConfig {
     #[arg(id = "auth_login_refill", long = "login-refill", env = "NIMBUS_LOGIN_REFILL_SECONDS", value_name = "TIME",
           default_value = "1", value_parser = seconds_or_text)]
     pub login_refill: Duration,
+
+    /// File with the token that opens every tenant, made with the first start
+    /// [default with start and dev: $XDG_DATA_HOME/nimbus/auth/token].
+    #[arg(
+        id = "auth_admin_token_file",
+        long = "admin-token-file",
+        env = "NIMBUS_ADMIN_TOKEN_FILE",
+        value_name = "FILE"
+    )]
+    pub admin_token_file: Option<Utf8PathBuf>,
 }
 
 /// Why settings cannot be used.

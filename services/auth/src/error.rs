@@ -53,6 +53,31 @@ pub(crate) enum AuthError {
         /// The name.
         name: String,
     },
+    /// The name is in use by another API key of the same tenant.
+    #[error("there is an API key named {name:?} already")]
+    KeyNameTaken {
+        /// The name.
+        name: String,
+    },
+    /// More API keys than a tenant needs.
+    #[error("no tenant may have more than {most} API keys")]
+    TooManyKeys {
+        /// The limit.
+        most: i64,
+    },
+    /// The caller may not make or end API keys.
+    #[error("an API key cannot manage API keys, and other credentials need workloads:write")]
+    NotKeeper,
+    /// This installation has no admin token, so there is none to rotate.
+    #[error("this server was started without an admin token")]
+    NoAdminToken,
+    /// The admin token's file failed.
+    #[error("the admin token's file failed")]
+    Admin {
+        /// How.
+        #[source]
+        source: crate::admin::AdminError,
+    },
     /// More tokens than a person needs.
     #[error("nobody may have more than {most} tokens")]
     TooManyTokens {
@@ -124,15 +149,19 @@ impl Coded for AuthError {
     fn code(&self) -> Code {
         match self {
             Self::Invalid { .. } => Code::OpInvalidInput,
-            Self::EmailTaken | Self::TokenNameTaken { .. } => Code::OpAlreadyExists,
-            Self::NotFirst => Code::OpConflict,
+            Self::EmailTaken | Self::TokenNameTaken { .. } | Self::KeyNameTaken { .. } => {
+                Code::OpAlreadyExists
+            }
+            Self::NotFirst | Self::NoAdminToken => Code::OpConflict,
             Self::BadCredentials | Self::WrongPassword | Self::BadCredential => Code::AuthUnauthorized,
             Self::Limited { .. } => Code::RateLimited,
             Self::Overloaded => Code::RateOverloaded,
-            Self::ScopeExceeded { .. } => Code::AuthPermissionDenied,
-            Self::TooManyTokens { .. } => Code::RateResourceExhausted,
+            Self::ScopeExceeded { .. } | Self::NotKeeper => Code::AuthPermissionDenied,
+            Self::TooManyTokens { .. } | Self::TooManyKeys { .. } => Code::RateResourceExhausted,
             Self::NotFound { .. } => Code::OpNotFound,
-            Self::Hash { .. } | Self::Sign { .. } | Self::Seal { .. } => Code::ServiceInternal,
+            Self::Hash { .. } | Self::Sign { .. } | Self::Seal { .. } | Self::Admin { .. } => {
+                Code::ServiceInternal
+            }
             Self::DamagedKey { .. } => Code::ServiceStorageCorruption,
             Self::Bus { source } => source.code(),
             Self::Store { source } => source.code(),
@@ -144,7 +173,9 @@ impl Coded for AuthError {
             Self::Invalid { field, .. } => Some(serde_json::json!({ "field": field })),
             Self::EmailTaken => Some(serde_json::json!({ "field": "email" })),
             Self::WrongPassword => Some(serde_json::json!({ "field": "current_password" })),
-            Self::TokenNameTaken { .. } => Some(serde_json::json!({ "field": "name" })),
+            Self::TokenNameTaken { .. } | Self::KeyNameTaken { .. } => {
+                Some(serde_json::json!({ "field": "name" }))
+            }
             Self::ScopeExceeded { scope } => Some(serde_json::json!({ "scope": scope.as_str() })),
             Self::Limited { retry_after } => {
                 // Rounded up: who waits exactly that long must not be refused again.

@@ -3,23 +3,28 @@
 //! ```text
 //!  password ─▶ session (cookie, days) ─┐
 //!                                      ├─▶ access token (Ed25519 JWT, minutes) ─▶ every service
-//!  personal access token (scripts) ────┘
+//!  personal access token (scripts) ────┤
+//!  API key (programs, by grants) ──────┤
+//!  admin token (a file) ───────────────┘
 //! ```
 //!
 //! Stored are Argon2id hashes of passwords and SHA-256 hashes of secrets; the signing key is sealed.
 //! Any number of replicas may run on one database.
 
 mod account;
+pub mod admin;
 mod auth;
 mod check;
 mod config;
 mod error;
+mod key;
 mod methods;
 mod password;
 mod secret;
 mod session;
 mod signing;
 mod store;
+mod store_key;
 mod throttle;
 mod token;
 
@@ -36,6 +41,7 @@ use crate::signing::Signer;
 const MIGRATIONS: &[Migration] = migrations![
     "0001_init" => include_str!("../migrations/0001_init.sql"),
     "0002_outbox" => "CREATE TABLE auth_outbox (id TEXT PRIMARY KEY, body TEXT NOT NULL, created_at BIGINT NOT NULL);",
+    "0003_key" => include_str!("../migrations/0003_key.sql"),
 ];
 
 /// Serves until `ctx.stop` fires. Ready once every subscription is live.
@@ -55,7 +61,11 @@ pub async fn run(ctx: Ctx, config: AuthConfig) -> Result<(), RunError> {
 
     let failed = |error| RunError::other("could not open the accounts", error);
     let signer = Signer::open(&store, &sealer, &ctx.clock).await.map_err(failed)?;
-    let auth = Auth::new(store, outbox, ctx.clock.clone(), signer, &config);
+    let mut auth = Auth::new(store, outbox, ctx.clock.clone(), signer, &config);
+    if let Some(path) = &config.admin_token_file {
+        auth.admin = admin::Holder::open(path.clone(), ctx.clock.clone())
+            .map_err(|error| RunError::other("the admin token's file cannot be used", error))?;
+    }
     auth.ensure_admin().await.map_err(failed)?;
 
     let (verifier, bus) = (Arc::clone(&auth.verifier), ctx.bus.clone());

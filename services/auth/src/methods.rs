@@ -3,8 +3,9 @@
 use nimbus_bus::{Bus, BusError, Incoming, Method, Serving};
 use nimbus_errors::Fault;
 use nimbus_proto::auth::{
-    ChangePassword, CreateToken, ExchangeSession, ExchangeToken, ListSessions, ListTokens, Login, Logout, Me,
-    Register, RevokeSession, RevokeToken, Setup, VerifyingKeys,
+    ChangePassword, CreateKey, CreateToken, ExchangeAdmin, ExchangeKey, ExchangeSession, ExchangeToken,
+    ForgetTenant, ListKeys, ListSessions, ListTokens, Login, Logout, Me, Register, RevokeKey, RevokeSession,
+    RevokeToken, RotateAdmin, Setup, VerifyingKeys,
 };
 
 use crate::auth::{Auth, require_account};
@@ -64,6 +65,29 @@ pub(crate) async fn serve(bus: &Bus, auth: &Auth) -> Result<Serving, BusError> {
             require_account(caller)?;
         }
         Ok::<_, Fault>(auth.revoke_token(caller, call.request).await?)
+    }))
+    .method::<ExchangeKey, _, _>(with(auth, |auth, call: Incoming<ExchangeKey>| async move {
+        Ok(auth.exchange_key(&call.request.secret).await?)
+    }))
+    .method::<ExchangeAdmin, _, _>(with(auth, |auth, call: Incoming<ExchangeAdmin>| async move {
+        Ok(auth.exchange_admin(&call.request.secret)?)
+    }))
+    .method::<RotateAdmin, _, _>(with(auth, |auth, call: Incoming<RotateAdmin>| async move {
+        auth.require_living(call.user()?).await?;
+        Ok(auth.rotate_admin().await?)
+    }))
+    .method::<ListKeys, _, _>(with(auth, |auth, call: Incoming<ListKeys>| async move {
+        Ok(auth.keys(call.user()?, &call.request).await?)
+    }))
+    .method::<CreateKey, _, _>(with(auth, |auth, call: Incoming<CreateKey>| async move {
+        let caller = call.user()?.clone();
+        Ok(auth.create_key(&caller, call.request).await?)
+    }))
+    .method::<RevokeKey, _, _>(with(auth, |auth, call: Incoming<RevokeKey>| async move {
+        Ok(auth.revoke_key(call.user()?, &call.request).await?)
+    }))
+    .method::<ForgetTenant, _, _>(with(auth, |auth, call: Incoming<ForgetTenant>| async move {
+        Ok(auth.forget_tenant(call.user()?, &call.request).await?)
     }))
     .method::<ListSessions, _, _>(with(auth, |auth, call: Incoming<ListSessions>| async move {
         require_account(call.user()?)?;

@@ -10,6 +10,8 @@ use crate::error::AuthError;
 
 /// What personal access tokens begin with, so that scanners find leaked ones.
 pub(crate) const TOKEN_PREFIX: &str = "nbp_";
+/// What API keys begin with.
+pub(crate) const KEY_PREFIX: &str = "nimbus_ak_";
 /// Longest text that is taken for a secret.
 const LONGEST: usize = 128;
 
@@ -28,8 +30,17 @@ pub(crate) fn session() -> Result<Secret, AuthError> {
 
 /// A new secret of a personal access token, and the part of it that may be shown.
 pub(crate) fn token() -> Result<(Secret, String), AuthError> {
-    let text = format!("{TOKEN_PREFIX}{}", random()?);
-    let shown = text.chars().take(TOKEN_PREFIX.len() + 4).collect();
+    prefixed(TOKEN_PREFIX)
+}
+
+/// A new API key, and the part of it that may be shown.
+pub(crate) fn key() -> Result<(Secret, String), AuthError> {
+    prefixed(KEY_PREFIX)
+}
+
+fn prefixed(prefix: &str) -> Result<(Secret, String), AuthError> {
+    let text = format!("{prefix}{}", random()?);
+    let shown = text.chars().take(prefix.len() + 4).collect();
     Ok((Secret::new(text), shown))
 }
 

@@ -16,6 +16,14 @@ use crate::envelope::{Answer, ApiError};
 pub(crate) const COOKIE_NAME: &str = "nimbus_sid";
 /// What personal access tokens begin with.
 const TOKEN_PREFIX: &str = "nbp_";
+/// What API keys begin with.
+const KEY_PREFIX: &str = "nimbus_ak_";
+/// What the admin token begins with.
+const ADMIN_PREFIX: &str = "nimbus_at_";
+/// Header of the admin token, beside `Authorization`.
+const ADMIN_HEADER: &str = "x-nimbus-admin-token";
+/// Header of an API key, beside `Authorization`.
+const KEY_HEADER: &str = "x-nimbus-api-key";
 /// Longest credential that is looked at.
 const LONGEST: usize = 256;
 
@@ -85,6 +93,24 @@ pub(crate) enum Kind {
     Session,
     /// A personal access token.
     Token,
+    /// An API key.
+    Key,
+    /// The installation's admin token.
+    Admin,
+}
+
+impl Kind {
+    /// Of a secret that was shown as a bearer token, by what it begins with.
+    fn of_bearer(secret: &str) -> Option<Self> {
+        let kinds = [
+            (TOKEN_PREFIX, Self::Token),
+            (KEY_PREFIX, Self::Key),
+            (ADMIN_PREFIX, Self::Admin),
+        ];
+        kinds
+            .into_iter()
+            .find_map(|(prefix, kind)| secret.starts_with(prefix).then_some(kind))
+    }
 }
 
 /// A credential as a request carries it. Debug does not show it.
@@ -108,21 +134,35 @@ pub(crate) enum Presented {
 }
 
 impl Presented {
-    /// The bearer token, or else the session cookie.
+    /// What the headers show, of which two must not differ; or else the session cookie, which a browser
+    /// adds by itself.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        if let Some(value) = headers.get(AUTHORIZATION) {
-            let token = value.to_str().ok().and_then(|text| {
-                let (scheme, token) = text.split_once(' ')?;
-                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-            });
-            return match token {
-                Some(token) if token.starts_with(TOKEN_PREFIX) => Self::checked(Kind::Token, token),
-                _ => Self::Malformed,
-            };
+        let mut shown: Option<(Kind, &str)> = None;
+        for (name, only) in [
+            (ADMIN_HEADER, Some(Kind::Admin)),
+            (KEY_HEADER, Some(Kind::Key)),
+            (AUTHORIZATION.as_str(), None),
+        ] {
+            for value in headers.get_all(name) {
+                let text = value.to_str().ok().map(str::trim);
+                let secret = if only.is_some() {
+                    text
+                } else {
+                    text.and_then(bearer)
+                };
+                let Some(found) = secret.and_then(|secret| Some((Kind::of_bearer(secret)?, secret))) else {
+                    return Self::Malformed;
+                };
+                if only.is_some_and(|kind| kind != found.0) || shown.is_some_and(|known| known != found) {
+                    return Self::Malformed;
+                }
+                shown = Some(found);
+            }
         }
-        match session_cookie(headers) {
-            Some(secret) => Self::checked(Kind::Session, secret),
-            None => Self::Nothing,
+        match (shown, session_cookie(headers)) {
+            (Some((kind, secret)), _) => Self::checked(kind, secret),
+            (None, Some(secret)) => Self::checked(Kind::Session, secret),
+            (None, None) => Self::Nothing,
         }
     }
 
@@ -140,14 +180,16 @@ impl Presented {
 
     /// Whether a browser added the credential by itself.
     fn is_ambient(&self) -> bool {
-        !matches!(
-            self,
-            Self::Credential(Credential {
-                kind: Kind::Token,
-                ..
-            })
-        )
+        match self {
+            Self::Nothing | Self::Malformed => true,
+            Self::Credential(credential) => credential.kind == Kind::Session,
+        }
     }
+}
+
+fn bearer(text: &str) -> Option<&str> {
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
@@ -210,10 +252,12 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-            .collect()
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            let name: http::HeaderName = name.parse().unwrap();
+            map.append(name, value.parse().unwrap());
+        }
+        map
     }
 
     fn origin_of(peer: &str, pairs: &[(&'static str, &'static str)]) -> Origin {
@@ -290,6 +334,50 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn each_credential_has_its_header_and_two_must_not_differ() {
+        let kind = |pairs: &[(&'static str, &'static str)]| match Presented::of(&headers(pairs)) {
+            Presented::Credential(credential) => {
+                Some((credential.kind, credential.secret.reveal().to_owned()))
+            }
+            Presented::Malformed => None,
+            Presented::Nothing => panic!("{pairs:?} shows something"),
+        };
+        let (admin, key) = (
+            ("x-nimbus-admin-token", "nimbus_at_1"),
+            ("x-nimbus-api-key", "nimbus_ak_1"),
+        );
+        let bearer = |token| ("authorization", token);
+        for (pairs, expected) in [
+            (&[admin][..], Some((Kind::Admin, "nimbus_at_1"))),
+            (&[key], Some((Kind::Key, "nimbus_ak_1"))),
+            (
+                &[bearer("Bearer nimbus_at_2")],
+                Some((Kind::Admin, "nimbus_at_2")),
+            ),
+            (&[bearer("bearer nimbus_ak_2")], Some((Kind::Key, "nimbus_ak_2"))),
+            (
+                &[key, bearer("Bearer nimbus_ak_1")],
+                Some((Kind::Key, "nimbus_ak_1")),
+            ),
+            (
+                &[admin, ("cookie", "nimbus_sid=s1")],
+                Some((Kind::Admin, "nimbus_at_1")),
+            ),
+            // Two that differ, or one in another's place.
+            (&[admin, key], None),
+            (&[key, bearer("Bearer nimbus_ak_2")], None),
+            (&[key, bearer("Bearer nbp_1")], None),
+            (&[key, ("x-nimbus-api-key", "nimbus_ak_2")], None),
+            (&[("x-nimbus-admin-token", "nimbus_ak_1")], None),
+            (&[("x-nimbus-api-key", "nbp_1")], None),
+            (&[("x-nimbus-api-key", "")], None),
+        ] {
+            let expected = expected.map(|(kind, text)| (kind, text.to_owned()));
+            assert_eq!(kind(pairs), expected, "{pairs:?}");
+        }
+    }
+
     fn allowed(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
         let mut request = Request::builder()
             .method(method)
@@ -322,6 +410,15 @@ mod tests {
             Method::POST,
             &[
                 ("authorization", "Bearer nbp_1"),
+                host,
+                ("origin", "http://evil.example")
+            ]
+        ));
+        assert!(allowed(
+            Method::POST,
+            &[
+                ("x-nimbus-api-key", "nimbus_ak_1"),
+                cookie,
                 host,
                 ("origin", "http://evil.example")
             ]

@@ -13,7 +13,7 @@ use futures::future::{BoxFuture, Shared};
 use nimbus_bus::{AccessToken, Bus, Identity};
 use nimbus_errors::{Code, Fault};
 use nimbus_model::{Clock, Timestamp};
-use nimbus_proto::auth::{ExchangeRequest, ExchangeSession, ExchangeToken};
+use nimbus_proto::auth::{ExchangeAdmin, ExchangeKey, ExchangeRequest, ExchangeSession, ExchangeToken};
 use nimbus_proto::event::CredentialRevoked;
 use nimbus_telemetry::Metrics;
 use tracing::Instrument;
@@ -153,6 +153,8 @@ impl Inner {
         let exchanged = match credential.kind {
             Kind::Session => timed(&self.metrics, self.bus.call::<ExchangeSession>(&request)).await?,
             Kind::Token => timed(&self.metrics, self.bus.call::<ExchangeToken>(&request)).await?,
+            Kind::Key => timed(&self.metrics, self.bus.call::<ExchangeKey>(&request)).await?,
+            Kind::Admin => timed(&self.metrics, self.bus.call::<ExchangeAdmin>(&request)).await?,
         };
         let principal = Arc::new(Principal {
             identity: exchanged.identity,

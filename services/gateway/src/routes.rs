@@ -1,6 +1,7 @@
 //! The routes, one file per group.
 
 mod account;
+mod api_keys;
 mod auth;
 mod catalog;
 mod cluster;
@@ -30,6 +31,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(system::router())
         .merge(auth::router())
         .merge(account::router())
+        .merge(api_keys::router())
         .merge(catalog::router())
         .merge(vms::router())
         .merge(operations::router())

@@ -59,6 +59,8 @@ pub(crate) fn render(options: &ServerConfigOptions, trust: &Trust) -> String {
     };
     line("server_name", &quoted(&options.name));
     line("listen", &quoted(&options.listen));
+    // A client shows its credential in one line, and the gateway's names every method it may call.
+    line("max_control_line", "64KB");
     line("operator", &trust.operator);
     line("system_account", system);
     line("resolver", "MEMORY");

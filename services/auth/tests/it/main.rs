@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod accounts;
 #[cfg(test)]
+mod keys;
 mod replicas;
 #[cfg(test)]
 mod throttling;

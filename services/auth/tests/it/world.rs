@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) db: Database,
     pub(crate) key_file: Utf8PathBuf,
+    pub(crate) admin_file: Utf8PathBuf,
     authority: Authority,
     nats: EmbeddedNats,
     _dir: camino_tempfile::Utf8TempDir,
@@ -66,12 +67,14 @@ impl World {
         let (clock, jump) = Clock::movable();
         let gateway = connect(&nats, &authority, "gateway", &clock).await;
         let key_file = dir.path().join("master.key");
+        let admin_file = dir.path().join("home/token");
         Self {
             gateway,
             jump,
             clock,
             db: db.clone(),
             key_file,
+            admin_file,
             authority,
             nats,
             _dir: dir,

@@ -218,6 +218,12 @@ pub(crate) enum ScopeName {
     /// Everything an administrator may do, if the user is one.
     #[serde(rename = "admin")]
     Admin,
+    /// See services, sandboxes and sessions.
+    #[serde(rename = "workloads:read")]
+    WorkloadsRead,
+    /// Create, use, change and delete services, sandboxes and sessions.
+    #[serde(rename = "workloads:write")]
+    WorkloadsWrite,
 }
 
 impl From<ScopeName> for Scope {
@@ -227,6 +233,8 @@ impl From<ScopeName> for Scope {
             ScopeName::MachinesWrite => Self::MachinesWrite,
             ScopeName::Account => Self::Account,
             ScopeName::Admin => Self::Admin,
+            ScopeName::WorkloadsRead => Self::WorkloadsRead,
+            ScopeName::WorkloadsWrite => Self::WorkloadsWrite,
         }
     }
 }
