@@ -156,7 +156,8 @@ export class NimbusStdio implements AsyncDisposable {
     if (first.value.kind === "closed") {
       throw new NimbusApiError({ code: "client.closed", message: `the stdio channel was closed: ${first.value.reason}`, detail: { reason: first.value.reason } });
     }
-    void readLines(first.value, frames, outputs, both);
+    // Once it has ended there is nothing left to send to.
+    void readLines(first.value, frames, outputs, both).finally(() => { abort.abort(); });
     return new NimbusStdio(outputs, new HttpWire(transport, channel, abort));
   }
 }
