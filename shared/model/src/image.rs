@@ -414,30 +414,31 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_full_form_parses_to_the_same_image(
-            host in proptest::option::of("[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,3})?\\.[a-z]{2,5}(:[1-9][0-9]{0,3})?"),
-            path in "[a-z0-9]{1,8}((\\.|_|__|-{1,3})[a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,8}(-[a-z0-9]{1,4})?){0,3}",
-            tag in proptest::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,40}"),
-            digest in proptest::option::of("sha256:[0-9a-f]{64}"),
-        ) {
-            let mut text = host.map(|h| format!("{h}/")).unwrap_or_default() + &path;
-            if let Some(tag) = &tag { text = format!("{text}:{tag}"); }
-            if let Some(digest) = &digest { text = format!("{text}@{digest}"); }
-            let image: ImageRef = text.parse().map_err(|e| TestCaseError::fail(format!("{text}: {e}")))?;
-            prop_assert_eq!(image.to_string().parse::<ImageRef>(), Ok(image.clone()));
-            prop_assert_eq!(image.tag().is_some(), tag.is_some() || digest.is_none());
-            prop_assert!(image.name().ends_with(&path), "{}", image);
-        }
+            #[test]
+            fn the_full_form_parses_to_the_same_image(
+                host in proptest::option::of("[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,3})?\\.[a-z]{2,5}(:[1-9][0-9]{0,3})?"),
+    // Without a dot: a first part with one is a registry.
+                path in "[a-z0-9]{1,8}((_|__|-{1,3})[a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,8}((\\.|_|__|-{1,3})[a-z0-9]{1,5}){0,2}){0,3}",
+                tag in proptest::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,40}"),
+                digest in proptest::option::of("sha256:[0-9a-f]{64}"),
+            ) {
+                let mut text = host.map(|h| format!("{h}/")).unwrap_or_default() + &path;
+                if let Some(tag) = &tag { text = format!("{text}:{tag}"); }
+                if let Some(digest) = &digest { text = format!("{text}@{digest}"); }
+                let image: ImageRef = text.parse().map_err(|e| TestCaseError::fail(format!("{text}: {e}")))?;
+                prop_assert_eq!(image.to_string().parse::<ImageRef>(), Ok(image.clone()));
+                prop_assert_eq!(image.tag().is_some(), tag.is_some() || digest.is_none());
+                prop_assert!(image.name().ends_with(&path), "{}", image);
+            }
 
-        #[test]
-        fn any_text_is_parsed_or_refused_and_never_yields_another_shape(text in "\\PC{0,60}") {
-            if let Ok(image) = text.parse::<ImageRef>() {
-                let full = image.to_string();
-                prop_assert!(full.bytes().all(|b| b.is_ascii_graphic()), "{}", full);
-                prop_assert!(!full.contains("..") && !full.starts_with(['-', '/']), "{}", full);
-                prop_assert_eq!(full.parse::<ImageRef>(), Ok(image));
+            #[test]
+            fn any_text_is_parsed_or_refused_and_never_yields_another_shape(text in "\\PC{0,60}") {
+                if let Ok(image) = text.parse::<ImageRef>() {
+                    let full = image.to_string();
+                    prop_assert!(full.bytes().all(|b| b.is_ascii_graphic()), "{}", full);
+                    prop_assert!(!full.contains("..") && !full.starts_with(['-', '/']), "{}", full);
+                    prop_assert_eq!(full.parse::<ImageRef>(), Ok(image));
+                }
             }
         }
-    }
 }
