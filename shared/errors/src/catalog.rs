@@ -178,6 +178,8 @@ catalog! {
         "Stored data could not be understood.", "Restore a backup, and report this.";
     ServiceUnavailable = "service.unavailable", 503, true, Error, WaitAndRetry,
         "A service that is needed is not running.", "Try again in a moment; if it stays, check the services.";
+    ServiceTransport = "service.transport", 503, true, Error, WaitAndRetry,
+        "The connection to what was asked for failed or broke.", "Try again; a stream can be picked up at its offset.";
     ServiceNotConfigured = "service.not_configured", 503, false, Warning, ContactOperator,
         "This installation is not configured yet.", "Set what GET /api/setup/status lists as missing, then restart.";
     ServiceTimeout = "service.timeout", 504, true, Error, WaitAndRetry,
