@@ -177,6 +177,7 @@ fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
     binds.chain(volumes).collect()
 }
 
+/// The runtime gives them the mode of the directory they cover, and this one where there is none.
 fn tmpfs(spec: &ContainerSpec) -> HashMap<String, String> {
     let half = spec.limits.memory_bytes.max(MEMORY_FLOOR) / 2;
     let scratch = SCRATCH

@@ -272,6 +272,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_signal_that_is_none_is_left_out() {
+        let reference: ImageRef = "busybox:1".parse().expect("a reference");
+        let said = |signal: &str| {
+            let found = ImageInspect {
+                id: Some(format!("sha256:{HEX}")),
+                config: Some(bollard::models::ImageConfig {
+                    stop_signal: Some(signal.to_owned()),
+                    ..bollard::models::ImageConfig::default()
+                }),
+                ..ImageInspect::default()
+            };
+            let signal = image(&reference, found).expect("it has an id").config.stop_signal;
+            signal.map(|signal| signal.to_string())
+        };
+        assert_eq!(said("SIGQUIT").as_deref(), Some("SIGQUIT"));
+        assert_eq!(said("SIGWHATEVER"), None);
+    }
+
+    #[test]
     fn the_zero_time_is_no_time() {
         assert_eq!(time(Some("0001-01-01T00:00:00Z")), None);
         assert_eq!(time(Some("")), None);
