@@ -668,11 +668,12 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
   const fake = await FakeNimbus.start();
   process.stdout.write(`${JSON.stringify({ url: fake.url, token: fake.token })}\n`);
   for await (const line of process.stdin) {
-    // Orders of a test in another language: {"breakNext":["^POST /x",{"status":503}]}, {"cutAfter":[10,20]}.
+    // Orders of a test in another language, one a line: {"breakNext":["^POST /x",{"status":503}]}, {"cutAfter":[10,20]}.
+    // Each is answered by the requests that came since the last one.
     const { breakNext, cutAfter } = JSON.parse(line.toString());
     if (breakNext !== undefined) fake.breakNext(new RegExp(breakNext[0]), breakNext[1]);
     if (cutAfter !== undefined) fake.cutAfter(...cutAfter);
-    process.stdout.write("{}\n");
+    process.stdout.write(`${JSON.stringify(fake.requests.splice(0))}\n`);
   }
   await fake.stop();
 }

@@ -1,0 +1,901 @@
+"""The async client, for asyncio and trio. `_sync.py` is made of this file by `python -m nimbus._unasync`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, cast
+
+import httpx
+
+from . import specs
+from ._calls import Call, Steps, path
+from ._commands import (
+    MAX_OUTPUT_BYTES,
+    Collected,
+    CommandInfo,
+    ExecResult,
+    Exit,
+    Feed,
+    Launch,
+    Output,
+    carried,
+    frame_of,
+    fresh_id,
+    payload,
+)
+from ._operations import Operations, file_archive, file_read, logs
+from ._transport import AsyncConnection, AsyncTransport
+from ._wait import INTERVAL_S, TIMEOUT_S
+from .discovery import Credential
+from .errors import NimbusApiError, NimbusError, NimbusTransportError
+from .models import (
+    FileEntry,
+    LogLine,
+    Page,
+    PreviewLink,
+    SandboxResource,
+    Service,
+    SessionResource,
+    Tenant,
+    decode,
+)
+
+T = TypeVar("T")
+
+Activation = Literal["ready", "healthy"]
+Until = Literal["ready", "healthy", "stopped"]
+
+
+class AsyncNimbus:
+    """A client of a Nimbus server.
+
+    What is left out is looked for in the environment and in the credential file, with the first request.
+    Use it in a `with` block, or close it.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str | None = None,
+        tenant_id: str | None = None,
+        token: str | None = None,
+        api_key: str | None = None,
+        credential: Credential | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_retries: int | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self.tenant_id = tenant_id
+        self._transport = AsyncTransport(
+            http,
+            endpoint=endpoint,
+            token=token,
+            api_key=api_key,
+            credential=credential,
+            headers=headers,
+            max_retries=max_retries,
+        )
+        operations = Operations(tenant_id, self._transport.max_retries)
+        self.tenants = AsyncTenants(self._transport, operations)
+        self.services = AsyncServices(self._transport, operations)
+        self.sandboxes = AsyncSandboxes(self._transport, operations)
+        self.sessions = AsyncSessions(self._transport, operations)
+
+    @classmethod
+    def default_client(cls, **options: Any) -> Self:
+        """A client whose endpoint and credential have been found already; raises when one is missing."""
+        client = cls(**options)
+        client._transport.target()
+        return client
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncListing(Generic[T]):
+    """A list: loop over all items, or take one `page`. Nothing is asked before one of the two."""
+
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        ask: Callable[[str | None], Steps[Page[T]]],
+        token: str | None,
+        finish: Callable[[T], T] = lambda item: item,
+    ) -> None:
+        self._transport = transport
+        self._ask = ask
+        self._token = token
+        self._finish = finish
+
+    async def page(self) -> Page[T]:
+        return await self._page(self._token)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        token = self._token
+        while True:
+            page = await self._page(token)
+            for item in page.items:
+                yield item
+            token = page.metadata.next_page_token
+            if token is None:
+                return
+
+    async def _page(self, token: str | None) -> Page[T]:
+        page = await self._transport.run(self._ask(token))
+        return Page(page.metadata, [self._finish(item) for item in page.items])
+
+
+class AsyncTenants:
+    """The tenants that the caller may reach."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def create(self, tenant_id: str) -> Tenant:
+        return await self._transport.run(self._operations.tenant_create(tenant_id))
+
+    async def get(self, tenant_id: str) -> Tenant:
+        return await self._transport.run(self._operations.tenant_get(tenant_id))
+
+    async def delete(self, tenant_id: str) -> None:
+        """Removes a tenant with everything in it."""
+        await self._transport.run(self._operations.tenant_delete(tenant_id))
+
+    async def ids(self) -> Sequence[str]:
+        """All of them, sorted."""
+        return await self._transport.run(self._operations.tenant_list())
+
+
+class AsyncServices:
+    """The services of a tenant: stable names for what runs behind them."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def create(
+        self,
+        name: str,
+        backend: specs.ServiceBackend,
+        *,
+        labels: Mapping[str, str] | None = None,
+        tenant_id: str | None = None,
+    ) -> Service:
+        """Defines a service; nothing is started."""
+        return await self._transport.run(self._operations.service_create(name, backend, labels, tenant_id))
+
+    async def get(self, name: str, *, tenant_id: str | None = None) -> Service:
+        return await self._transport.run(self._operations.service_get(name, tenant_id))
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        page_token: str | None = None,
+        label_key: str | None = None,
+        label_value: str | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncListing[Service]:
+        def ask(token: str | None) -> Steps[Page[Service]]:
+            query = {"limit": limit, "pageToken": token, "labelKey": label_key, "labelValue": label_value}
+            return self._operations.service_list(query, tenant_id)
+
+        return AsyncListing(self._transport, ask, page_token)
+
+    async def update(
+        self,
+        name: str,
+        backend: specs.ServiceBackend,
+        *,
+        if_match_generation: int,
+        labels: Mapping[str, str] | None = None,
+        tenant_id: str | None = None,
+    ) -> Service:
+        """Replaces the backend if the generation is still the one given. Without `labels` the labels stay."""
+        return await self._transport.run(
+            self._operations.service_update(name, backend, if_match_generation, labels, tenant_id)
+        )
+
+    async def delete(
+        self, name: str, *, if_match_generation: int, force: bool = False, tenant_id: str | None = None
+    ) -> None:
+        """Removes the definition if the generation is still the one given."""
+        await self._transport.run(self._operations.service_delete(name, if_match_generation, force, tenant_id))
+
+    async def start(
+        self,
+        name: str,
+        *,
+        wait_until: Activation | None = None,
+        timeout: float = TIMEOUT_S,
+        interval: float = INTERVAL_S,
+        tenant_id: str | None = None,
+    ) -> Service:
+        """Starts what is behind the service; answers at once unless `wait_until` is given."""
+        return await self._transport.run(
+            self._operations.service_act("start", name, wait_until, timeout, interval, tenant_id)
+        )
+
+    async def restart(
+        self,
+        name: str,
+        *,
+        wait_until: Activation | None = None,
+        timeout: float = TIMEOUT_S,
+        interval: float = INTERVAL_S,
+        tenant_id: str | None = None,
+    ) -> Service:
+        """Stops what runs and starts anew."""
+        return await self._transport.run(
+            self._operations.service_act("restart", name, wait_until, timeout, interval, tenant_id)
+        )
+
+    async def stop(
+        self,
+        name: str,
+        *,
+        wait_until: Literal["stopped"] | None = None,
+        timeout: float = TIMEOUT_S,
+        interval: float = INTERVAL_S,
+        tenant_id: str | None = None,
+    ) -> Service:
+        return await self._transport.run(
+            self._operations.service_act("stop", name, wait_until, timeout, interval, tenant_id)
+        )
+
+    async def wait(
+        self,
+        name: str,
+        until: Until,
+        *,
+        timeout: float = TIMEOUT_S,
+        interval: float = INTERVAL_S,
+        tenant_id: str | None = None,
+    ) -> Service:
+        """Looks until the condition holds."""
+        return await self._transport.run(
+            self._operations.service_wait(name, until, timeout, interval, tenant_id)
+        )
+
+    async def logs(
+        self,
+        name: str,
+        *,
+        tail: int | None = None,
+        since: str | None = None,
+        follow: bool = False,
+        tenant_id: str | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """What the service wrote; with `follow` also what it will write."""
+        call = logs(self._operations.service_path(name, tenant_id), tail, since, follow)
+        async with await self._transport.open(call) as connection:
+            async for line in connection.lines():
+                yield decode(LogLine, frame_of(line))
+
+
+class AsyncFiles:
+    """The files of a sandbox. Paths are absolute, as the sandbox sees them."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations, base: str) -> None:
+        self._transport = transport
+        self._operations = operations
+        self._base = base
+
+    async def list(self, directory: str, *, limit: int | None = None) -> AsyncIterator[FileEntry]:
+        """What is in a directory, page by page as it is read."""
+        token: str | None = None
+        while True:
+            page = await self._transport.run(self._operations.file_list(self._base, directory, limit, token))
+            for entry in page["entries"]:
+                yield decode(FileEntry, entry)
+            token = page.get("nextPageToken")
+            if token is None:
+                return
+
+    async def stat(self, file: str) -> FileEntry:
+        return await self._transport.run(self._operations.file_stat(self._base, file))
+
+    async def read(self, file: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        answer = await self._transport.run(self._operations.whole(file_read(self._base, file, offset, length)))
+        return answer.body
+
+    async def read_text(self, file: str) -> str:
+        return (await self.read(file)).decode()
+
+    async def stream(self, file: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a file, as they come."""
+        async with await self._transport.open(file_read(self._base, file, offset, length)) as connection:
+            async for piece in connection.pieces():
+                yield piece
+
+    async def write(
+        self,
+        file: str,
+        content: str | bytes | AsyncIterable[bytes],
+        *,
+        mode: int | None = None,
+        create_parents: bool = False,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> FileEntry:
+        """Writes a file whole, or not at all. `if_none_match="*"`: only if there is none yet."""
+        data = content.encode() if isinstance(content, str) else content
+        return await self._transport.run(
+            self._operations.file_write(self._base, file, data, mode, create_parents, if_match, if_none_match)
+        )
+
+    async def remove(self, file: str, *, recursive: bool = False) -> None:
+        await self._transport.run(self._operations.file_remove(self._base, file, recursive))
+
+    async def mkdir(self, directory: str, *, mode: int | None = None) -> None:
+        await self._transport.run(self._operations.file_mkdir(self._base, directory, mode))
+
+    async def move(self, source: str, target: str) -> None:
+        await self._transport.run(self._operations.file_move(self._base, source, target))
+
+    async def archive(self, directory: str) -> AsyncIterator[bytes]:
+        """A directory as a tar stream."""
+        async with await self._transport.open(file_archive(self._base, directory)) as connection:
+            async for piece in connection.pieces():
+                yield piece
+
+    async def extract(self, directory: str, tar: bytes | AsyncIterable[bytes]) -> None:
+        """Unpacks a tar stream into a directory."""
+        await self._transport.run(self._operations.file_extract(self._base, directory, tar))
+
+
+class AsyncCommand:
+    """A running command. Loop over it for its output, then `exit` says how it ended; or `wait` for all of it.
+
+    When the connection breaks, it comes back and goes on at the byte where it was: nothing is lost and nothing
+    comes twice. The command itself does not notice. In a `with` block it is killed at the end unless it has ended.
+    """
+
+    def __init__(self, transport: AsyncTransport, operations: Operations, feed: Feed) -> None:
+        self._transport = transport
+        self._operations = operations
+        self._feed = feed
+        self._connection: AsyncConnection | None = None
+
+    @property
+    def command_id(self) -> str:
+        return self._feed.command_id
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, once its output was read to the end."""
+        return self._feed.exit
+
+    async def __aiter__(self) -> AsyncIterator[Output]:
+        while self._feed.exit is None:
+            await self._connect()
+            connection = cast("AsyncConnection", self._connection)
+            try:
+                async for line in connection.lines():
+                    event = self._feed.take(line)
+                    if isinstance(event, Output):
+                        yield event
+                    if event is not None and self._feed.exit is not None:
+                        break
+                else:
+                    raise self._feed.broken()
+            except NimbusError as error:
+                await self.detach()
+                await self._transport.pause(self._feed.patience(error))
+        await self.detach()
+
+    async def wait(self, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> ExecResult:
+        """Reads what is left of its output and answers that with its exit code."""
+        collected = Collected(max_output_bytes)
+        async for output in self:
+            collected.add(output)
+        return collected.result(self.command_id, self._feed.exit or Exit(None))
+
+    async def write(self, data: str | bytes) -> None:
+        """Sends something to its input, which must be open."""
+        await self._input(data, False)
+
+    async def end(self, data: str | bytes = b"") -> None:
+        """Ends its input."""
+        await self._input(data, True)
+
+    async def signal(self, name: str) -> None:
+        """Sends it a signal: `"INT"`, `"TERM"`, `"KILL"`…"""
+        await self._transport.run(self._operations.done(self._feed.signal_call(name)))
+
+    async def detach(self) -> None:
+        """Stops reading; the command runs on and can be attached to."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._feed.exit is None:
+                await self.signal("KILL")
+        except NimbusApiError as error:
+            # It ended in the meantime.
+            if error.status not in (404, 409):
+                raise
+        finally:
+            await self.detach()
+
+    async def _connect(self) -> None:
+        """Starts the command, or comes back to it."""
+        while self._connection is None:
+            try:
+                self._connection = await self._transport.open(self._feed.call())
+                self._feed.opened()
+            except NimbusError as error:
+                await self._transport.pause(self._feed.patience(error))
+
+    async def _input(self, data: str | bytes, eof: bool) -> None:
+        raw = data.encode() if isinstance(data, str) else data
+        await self._transport.run(self._operations.done(self._feed.input_call(raw, eof)))
+
+
+class AsyncSandboxes:
+    """The sandboxes of a tenant: one isolated process each."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def create(
+        self,
+        spec: specs.Sandbox,
+        *,
+        profile: Literal["worker", "desktop"] = "worker",
+        labels: Mapping[str, str] | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncSandbox:
+        """Creates a sandbox and answers while it starts; `wait` for `ready`."""
+        return self._bound(
+            await self._transport.run(
+                self._operations.sandbox_create(AsyncSandbox, spec, profile, labels, tenant_id)
+            )
+        )
+
+    async def get(self, sandbox_id: str, *, tenant_id: str | None = None) -> AsyncSandbox:
+        return self._bound(
+            await self._transport.run(self._operations.sandbox_get(AsyncSandbox, sandbox_id, tenant_id))
+        )
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        page_token: str | None = None,
+        status: str | None = None,
+        label_key: str | None = None,
+        label_value: str | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncListing[AsyncSandbox]:
+        def ask(token: str | None) -> Steps[Page[AsyncSandbox]]:
+            query = {
+                "limit": limit,
+                "pageToken": token,
+                "status": status,
+                "labelKey": label_key,
+                "labelValue": label_value,
+            }
+            return self._operations.sandbox_list(AsyncSandbox, query, tenant_id)
+
+        return AsyncListing(self._transport, ask, page_token, self._bound)
+
+    async def stop(self, sandbox_id: str, *, tenant_id: str | None = None) -> AsyncSandbox:
+        return self._bound(
+            await self._transport.run(self._operations.sandbox_stop(AsyncSandbox, sandbox_id, tenant_id))
+        )
+
+    async def delete(self, sandbox_id: str, *, force: bool = False, tenant_id: str | None = None) -> None:
+        """Removes its record, logs and files."""
+        await self._transport.run(self._operations.sandbox_delete(sandbox_id, force, tenant_id))
+
+    async def wait(
+        self,
+        sandbox_id: str,
+        until: Until,
+        *,
+        timeout: float = TIMEOUT_S,
+        interval: float = INTERVAL_S,
+        tenant_id: str | None = None,
+    ) -> AsyncSandbox:
+        """Looks until the condition holds."""
+        return self._bound(
+            await self._transport.run(
+                self._operations.sandbox_wait(AsyncSandbox, sandbox_id, until, timeout, interval, tenant_id)
+            )
+        )
+
+    async def exec(
+        self,
+        sandbox_id: str,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+        tenant_id: str | None = None,
+    ) -> ExecResult:
+        """Runs a command to its end. `timeout` is in seconds; then it is killed."""
+        feed = self._feed(sandbox_id, tenant_id, None, Launch(argv, cwd, env, timeout, stdin))
+        command = AsyncCommand(self._transport, self._operations, feed)
+        return await command.wait(max_output_bytes=max_output_bytes)
+
+    async def spawn(
+        self,
+        sandbox_id: str,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        terminal: tuple[int, int] | None = None,
+        command_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncCommand:
+        """Starts a command whose output is read as it comes and whose input is open.
+
+        `terminal` gives it one, of so many columns and rows. Spawning an id again attaches to the command that has it.
+        """
+        launch = Launch(argv, cwd, env, timeout, stdin_open=True, terminal=terminal)
+        feed = self._feed(sandbox_id, tenant_id, command_id, launch)
+        command = AsyncCommand(self._transport, self._operations, feed)
+        await command._connect()
+        return command
+
+    def attach(
+        self, sandbox_id: str, command_id: str, *, since: int = 0, tenant_id: str | None = None
+    ) -> AsyncCommand:
+        """Reads a command that runs or ran, from an offset on."""
+        feed = self._feed(sandbox_id, tenant_id, command_id, None, since)
+        return AsyncCommand(self._transport, self._operations, feed)
+
+    async def commands(self, sandbox_id: str, *, tenant_id: str | None = None) -> Sequence[CommandInfo]:
+        """The commands that the sandbox remembers."""
+        return await self._transport.run(self._operations.sandbox_commands(sandbox_id, tenant_id))
+
+    def files(self, sandbox_id: str, *, tenant_id: str | None = None) -> AsyncFiles:
+        base = f"{self._operations.sandbox_path(sandbox_id, tenant_id)}/files"
+        return AsyncFiles(self._transport, self._operations, base)
+
+    async def logs(
+        self,
+        sandbox_id: str,
+        *,
+        tail: int | None = None,
+        since: str | None = None,
+        follow: bool = False,
+        tenant_id: str | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """What the main process wrote; with `follow` also what it will write."""
+        call = logs(self._operations.sandbox_path(sandbox_id, tenant_id), tail, since, follow)
+        async with await self._transport.open(call) as connection:
+            async for line in connection.lines():
+                yield decode(LogLine, frame_of(line))
+
+    async def preview(
+        self, sandbox_id: str, port: int, *, ttl: float | None = None, tenant_id: str | None = None
+    ) -> PreviewLink:
+        """Makes a link under which a port can be opened in a browser, for `ttl` seconds."""
+        return await self._transport.run(self._operations.sandbox_preview(sandbox_id, port, ttl, tenant_id))
+
+    def _feed(
+        self,
+        sandbox_id: str,
+        tenant_id: str | None,
+        command_id: str | None,
+        launch: Launch | None,
+        since: int = 0,
+    ) -> Feed:
+        return Feed(self._operations.sandbox_path(sandbox_id, tenant_id), command_id or fresh_id(), launch, since)
+
+    def _bound(self, sandbox: AsyncSandbox) -> AsyncSandbox:
+        object.__setattr__(sandbox, "_all", self)
+        return sandbox
+
+
+@dataclass(frozen=True)
+class AsyncSandbox(SandboxResource):
+    """A sandbox as it was when it was read, and what can be done with it. A `with` block stops it at its end."""
+
+    _all: AsyncSandboxes = field(default=cast("AsyncSandboxes", None), repr=False, compare=False)
+
+    @property
+    def files(self) -> AsyncFiles:
+        return self._all.files(self.id, tenant_id=self.metadata.tenant_id)
+
+    async def refresh(self) -> AsyncSandbox:
+        """The sandbox as it is now."""
+        return await self._all.get(self.id, tenant_id=self.metadata.tenant_id)
+
+    async def wait(
+        self, until: Until, *, timeout: float = TIMEOUT_S, interval: float = INTERVAL_S
+    ) -> AsyncSandbox:
+        return await self._all.wait(
+            self.id, until, timeout=timeout, interval=interval, tenant_id=self.metadata.tenant_id
+        )
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> ExecResult:
+        """Runs a command to its end. `timeout` is in seconds; then it is killed."""
+        return await self._all.exec(
+            self.id,
+            argv,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            stdin=stdin,
+            max_output_bytes=max_output_bytes,
+            tenant_id=self.metadata.tenant_id,
+        )
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        terminal: tuple[int, int] | None = None,
+        command_id: str | None = None,
+    ) -> AsyncCommand:
+        """Starts a command whose output is read as it comes and whose input is open."""
+        return await self._all.spawn(
+            self.id,
+            argv,
+            cwd=cwd,
+            env=env,
+            timeout=timeout,
+            terminal=terminal,
+            command_id=command_id,
+            tenant_id=self.metadata.tenant_id,
+        )
+
+    def attach(self, command_id: str, *, since: int = 0) -> AsyncCommand:
+        return self._all.attach(self.id, command_id, since=since, tenant_id=self.metadata.tenant_id)
+
+    async def commands(self) -> Sequence[CommandInfo]:
+        return await self._all.commands(self.id, tenant_id=self.metadata.tenant_id)
+
+    def logs(
+        self, *, tail: int | None = None, since: str | None = None, follow: bool = False
+    ) -> AsyncIterator[LogLine]:
+        return self._all.logs(
+            self.id, tail=tail, since=since, follow=follow, tenant_id=self.metadata.tenant_id
+        )
+
+    async def preview(self, port: int, *, ttl: float | None = None) -> PreviewLink:
+        return await self._all.preview(self.id, port, ttl=ttl, tenant_id=self.metadata.tenant_id)
+
+    async def stop(self) -> AsyncSandbox:
+        return await self._all.stop(self.id, tenant_id=self.metadata.tenant_id)
+
+    async def delete(self, *, force: bool = False) -> None:
+        await self._all.delete(self.id, force=force, tenant_id=self.metadata.tenant_id)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        except NimbusApiError as error:
+            # Somebody removed it inside the block.
+            if error.status != 404:
+                raise
+
+
+class AsyncStdio:
+    """Input and output of a process, attached by a session. Loop over it for its output."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations, channel: str, call: Call) -> None:
+        self._transport = transport
+        self._operations = operations
+        self._channel = channel
+        self._call = call
+        self._connection: AsyncConnection | None = None
+        self._sent = 0
+        #: Exit code of the process, when it ended.
+        self.exit_code: int | None = None
+        #: Why the channel closed: `exit`, `expired`, `client_close`, `target_stopped`…
+        self.reason: str | None = None
+
+    async def open(self) -> None:
+        self._connection = await self._transport.open(self._call)
+
+    async def __aiter__(self) -> AsyncIterator[Output]:
+        offset = 0
+        connection = cast("AsyncConnection", self._connection)
+        async for line in connection.lines():
+            frame = frame_of(line)
+            match frame.get("kind"):
+                case "stdout" | "stderr" as stream:
+                    data = payload(frame)
+                    yield Output(stream, data, data.decode("utf-8", "replace"), offset)
+                    offset += len(data)
+                case "exit":
+                    self.exit_code = frame.get("code")
+                    self.reason = "exit"
+                case "closed":
+                    self.reason = self.reason or frame.get("reason")
+                    return
+        if self.reason is None:
+            raise NimbusTransportError("the connection of the stdio channel broke")
+
+    async def write(self, data: str | bytes) -> None:
+        await self._post(carried(data.encode() if isinstance(data, str) else data))
+
+    async def end(self) -> None:
+        """Ends the input."""
+        await self._post({"data": "", "eof": True})
+
+    async def resize(self, cols: int, rows: int) -> None:
+        await self._post({"data": "", "resize": {"cols": cols, "rows": rows}})
+
+    async def signal(self, name: str) -> None:
+        await self._post({"data": "", "signal": name})
+
+    async def close(self) -> None:
+        """Detaches. A main process runs on."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _post(self, body: Mapping[str, Any]) -> None:
+        await self._transport.run(self._operations.done(Call("POST", f"{self._channel}/input", json=body)))
+
+
+class AsyncSessions:
+    """The sessions of a tenant: leases on what runs, with channels to talk to it."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def open(
+        self,
+        target: specs.Target,
+        channels: Sequence[specs.Channel],
+        *,
+        ttl: float | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncSession:
+        """`ttl` in seconds: 15 minutes unless given, an hour at most."""
+        return self._bound(
+            await self._transport.run(
+                self._operations.session_open(AsyncSession, target, channels, ttl, tenant_id)
+            )
+        )
+
+    async def get(self, session_id: str, *, tenant_id: str | None = None) -> AsyncSession:
+        return self._bound(
+            await self._transport.run(self._operations.session_get(AsyncSession, session_id, tenant_id))
+        )
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        page_token: str | None = None,
+        state: Literal["open", "closed", "expired"] | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncListing[AsyncSession]:
+        def ask(token: str | None) -> Steps[Page[AsyncSession]]:
+            query = {"limit": limit, "pageToken": token, "state": state}
+            return self._operations.session_list(AsyncSession, query, tenant_id)
+
+        return AsyncListing(self._transport, ask, page_token, self._bound)
+
+    async def close(
+        self, session_id: str, *, reason: str | None = None, tenant_id: str | None = None
+    ) -> AsyncSession:
+        """Ends a session. Closing it twice changes nothing."""
+        return self._bound(
+            await self._transport.run(
+                self._operations.session_close(AsyncSession, session_id, reason, tenant_id)
+            )
+        )
+
+    async def stdio(
+        self,
+        session_id: str,
+        *,
+        argv: Sequence[str] | None = None,
+        terminal: tuple[int, int] | None = None,
+    ) -> AsyncStdio:
+        """Attaches to the main process, or runs `argv` for the attachment; `terminal` is columns and rows."""
+        channel = f"{path('api', 'sessions', session_id)}/channels/stdio"
+        cols, rows = terminal or (None, None)
+        query = {
+            "argv": None if argv is None else json.dumps(list(argv)),
+            "tty": None if terminal is None else 1,
+            "cols": cols,
+            "rows": rows,
+        }
+        call = Call("GET", f"{channel}/stream", query, headers={"accept": "application/x-ndjson"})
+        stdio = AsyncStdio(self._transport, self._operations, channel, call)
+        await stdio.open()
+        return stdio
+
+    def files(self, session_id: str) -> AsyncFiles:
+        """The files of the target, through the session's `files` channel."""
+        base = f"{path('api', 'sessions', session_id)}/channels/files"
+        return AsyncFiles(self._transport, self._operations, base)
+
+    def _bound(self, session: AsyncSession) -> AsyncSession:
+        object.__setattr__(session, "_all", self)
+        return session
+
+
+@dataclass(frozen=True)
+class AsyncSession(SessionResource):
+    """A session as it was when it was read, and what can be done with it. A `with` block closes it at its end."""
+
+    _all: AsyncSessions = field(default=cast("AsyncSessions", None), repr=False, compare=False)
+
+    @property
+    def files(self) -> AsyncFiles:
+        return self._all.files(self.id)
+
+    async def refresh(self) -> AsyncSession:
+        """The session as it is now."""
+        return await self._all.get(self.id, tenant_id=self.metadata.tenant_id)
+
+    async def stdio(
+        self, *, argv: Sequence[str] | None = None, terminal: tuple[int, int] | None = None
+    ) -> AsyncStdio:
+        return await self._all.stdio(self.id, argv=argv, terminal=terminal)
+
+    async def close(self, *, reason: str | None = None) -> AsyncSession:
+        return await self._all.close(self.id, reason=reason, tenant_id=self.metadata.tenant_id)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except NimbusApiError as error:
+            # The tenant was deleted inside the block.
+            if error.status != 404:
+                raise
