@@ -8,7 +8,7 @@ use nimbus_engine::{
 };
 use nimbus_model::ImageRef;
 
-use crate::registry::{Options, Registry, import};
+use crate::registry::{Options, Registry, import, load_foreign};
 use crate::relay::Relay;
 use crate::world::{World, with_world};
 
@@ -248,7 +248,7 @@ async fn what_an_image_says_is_read_and_another_platform_is_refused() {
             "VOLUME /data",
             "HEALTHCHECK --interval=3s --retries=2 CMD exit 0",
         ];
-        import(&world, &name, "1", &changes, "").await;
+        import(&world, &name, "1", &changes).await;
         let image = pull(&world, &format!("{name}:1"), &never)
             .await
             .expect("it is present");
@@ -270,7 +270,7 @@ async fn what_an_image_says_is_read_and_another_platform_is_refused() {
             (Some(Duration::from_secs(3)), Some(2))
         );
 
-        import(&world, &name, "2", &[], "linux/s390x").await;
+        load_foreign(&world, &format!("{name}:2")).await;
         let error = pull(&world, &format!("{name}:2"), &never)
             .await
             .expect_err("it is of another platform");

@@ -102,7 +102,7 @@ impl Registry {
     pub(crate) async fn publish(&self, world: &World, repository: &str, tag: &str) -> String {
         let name = format!("{}/{repository}", self.address);
         world.owns(&format!("{name}:{tag}"));
-        import(world, &name, tag, &["CMD [\"/hello\"]"], "").await;
+        import(world, &name, tag, &["CMD [\"/hello\"]"]).await;
         let credentials = if self.auth {
             json!({"username": "pull", "password": PASSWORD, "serveraddress": self.address})
         } else {
@@ -132,18 +132,58 @@ impl Registry {
     }
 }
 
-/// Makes an image of one file that no other image has.
-pub(crate) async fn import(world: &World, name: &str, tag: &str, changes: &[&str], platform: &str) {
+/// Bytes of a layer with one file that no other layer has.
+fn layer() -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let content = uuid::Uuid::new_v4().to_string().repeat(2000);
+    append(&mut archive, "hello", content.as_bytes());
+    archive.into_inner().expect("memory")
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len().try_into().expect("small"));
     header.set_mode(0o755);
-    archive
-        .append_data(&mut header, "hello", content.as_bytes())
-        .expect("memory");
+    archive.append_data(&mut header, path, content).expect("memory");
+}
+
+/// Makes an image that says it is for another processor.
+pub(crate) async fn load_foreign(world: &World, reference: &str) {
+    let layer = layer();
+    let diff = format!("sha256:{}", hex(&layer));
+    let config = json!({
+        "architecture": "s390x",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [diff]},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]);
+    let mut archive = tar::Builder::new(Vec::new());
+    append(&mut archive, "layer.tar", &layer);
+    append(&mut archive, "config.json", config.to_string().as_bytes());
+    append(&mut archive, "manifest.json", manifest.to_string().as_bytes());
     let body = archive.into_inner().expect("memory");
-    let mut path = format!("/images/create?fromSrc=-&repo={name}&tag={tag}&platform={platform}");
+    let (status, said) = world
+        .send(
+            "POST",
+            "/images/load",
+            &[("content-type", "application/x-tar")],
+            body.into(),
+        )
+        .await;
+    let said = String::from_utf8_lossy(&said);
+    assert!(status == 200 && !said.contains("error"), "{status} {said}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    format!("{:x}", sha2::Sha256::digest(bytes))
+}
+
+/// Makes an image of one file that no other image has.
+pub(crate) async fn import(world: &World, name: &str, tag: &str, changes: &[&str]) {
+    let body = layer();
+    let mut path = format!("/images/create?fromSrc=-&repo={name}&tag={tag}");
     for change in changes {
         let escaped: String = change
             .bytes()
