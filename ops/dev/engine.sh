@@ -147,15 +147,17 @@ recipe() { # recipe NAME
 }
 
 image() { # image NAME
-    local name=$1 reference=nimbus.test/$1:1 wanted kept tar query answer
+    local name=$1 reference=nimbus.test/$1:1 wanted old kept tar query answer
     if [ ! -f "ops/dev/images/$name.sh" ]; then
         say "there is no image $name; there are: $(cd ops/dev/images && ls -- *.sh | sed 's/\.sh$//' | grep -v common | tr '\n' ' ')"
         return 2
     fi
     wanted=$(recipe "$name")
-    kept=$(api "/images/$reference/json" | python3 -c '
+    read -r old kept < <(api "/images/$reference/json" | python3 -c '
 import json, sys
-print(((json.load(sys.stdin).get("Config") or {}).get("Labels") or {}).get("io.nimbus.recipe", ""))')
+image = json.load(sys.stdin)
+labels = (image.get("Config") or {}).get("Labels") or {}
+print(image.get("Id", "none"), labels.get("io.nimbus.recipe", "none"))')
     if [ "$kept" = "$wanted" ]; then
         say "$reference is there"
         return
@@ -179,6 +181,8 @@ print(urllib.parse.urlencode(fields))' "$name")
         return 1
         ;;
     esac
+    # The one before it has no name any more; it goes unless a container still has it.
+    [ "$old" = none ] || api "/images/$old" -X DELETE -o /dev/null
     say "made $reference"
 }
 

@@ -4,29 +4,9 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 write() { # write FILE
-    local busybox applet
-    busybox=$(command -v busybox) || {
-        echo "$0: busybox is not installed: install busybox-static" >&2
-        exit 1
-    }
-    if ldd "$busybox" >/dev/null 2>&1; then
-        echo "$0: $busybox is not static: install busybox-static" >&2
-        exit 1
-    fi
     work=$(mktemp -d) # of the whole script: the trap reads it
     trap 'rm -rf "$work"' EXIT
-    mkdir -p "$work"/{bin,usr,etc,root,home/user,proc,sys,dev,run,tmp,var/tmp,var/log}
-    ln -s ../bin "$work/usr/bin"
-    ln -s ../bin "$work/usr/sbin"
-    ln -s bin "$work/sbin"
-    install -m 755 "$busybox" "$work/bin/busybox"
-    "$busybox" --list | while read -r applet; do
-        [ "$applet" = busybox ] || ln -s busybox "$work/bin/$applet"
-    done
-    accounts "$work"
-    chmod 1777 "$work/tmp" "$work/var/tmp"
-    chmod 700 "$work/root"
-    chmod 755 "$work"
+    busybox_root "$work"
     pack "$work" "$1"
 }
 
