@@ -3,7 +3,7 @@ import { NimbusSandboxes } from "./sandboxes.js";
 import type { Scope } from "./scope.js";
 import { NimbusServices } from "./services.js";
 import { NimbusSessions } from "./sessions.js";
-import { NimbusTenants } from "./tenants.js";
+import { NimbusSecrets, NimbusTenants, NimbusVolumes } from "./tenants.js";
 import { Transport, type TransportOptions } from "./transport.js";
 
 /** Whatever is left out is looked for in the environment and in the credential file. */
@@ -21,6 +21,8 @@ export class Nimbus {
   readonly services: NimbusServices;
   readonly sandboxes: NimbusSandboxes;
   readonly sessions: NimbusSessions;
+  readonly secrets: NimbusSecrets;
+  readonly volumes: NimbusVolumes;
   readonly #transport: Transport;
 
   constructor(options: NimbusClientOptions = {}) {
@@ -35,6 +37,8 @@ export class Nimbus {
     this.services = new NimbusServices(scope);
     this.sandboxes = new NimbusSandboxes(scope);
     this.sessions = new NimbusSessions(scope);
+    this.secrets = new NimbusSecrets(scope);
+    this.volumes = new NimbusVolumes(scope);
   }
 
   /** A client whose endpoint and credential have been found already; throws when one is missing. */

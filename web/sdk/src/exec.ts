@@ -1,6 +1,6 @@
 import { carried, payload, toBytes, type NimbusBytes } from "./bytes.js";
 import { apiError, decodeNimbusErrorEnvelope, NimbusApiError, NimbusError, NimbusOutOfRetentionError, NimbusTransportError } from "./errors.js";
-import { jsonLines } from "./ndjson.js";
+import { jsonLines, SILENCE_MS } from "./ndjson.js";
 import { backoff, freshKey, isTransient, pause, type Transport } from "./transport.js";
 import type { NimbusAbortable } from "./types.js";
 
@@ -65,8 +65,10 @@ type Frame =
   | { readonly kind: "closed"; readonly reason: string };
 
 const MAX_OUTPUT_BYTES = 1024 * 1024;
-/** How long to keep trying to come back to a command without hearing anything of it. */
+/** How long to keep trying to come back to a command without getting anywhere. */
 const PATIENCE_MS = 30_000;
+/** A connection that lived this long was a good one, whether or not there was output. */
+const SOUND_MS = 1_000;
 
 /**
  * A running command. `await` it for its collected output, or read events with `for await`: one of the two, once.
@@ -195,12 +197,12 @@ export class NimbusCommand implements PromiseLike<NimbusExecResult>, AsyncIterab
     let heard = performance.now();
     try {
       for (;;) {
+        let since = Infinity;
         try {
           const response = begun ? await this.#attach(next) : await this.#start();
           begun = true;
-          for await (const frame of jsonLines<Frame>(response)) {
-            heard = performance.now();
-            tries = 0;
+          since = performance.now();
+          for await (const frame of jsonLines<Frame>(response, SILENCE_MS)) {
             switch (frame.kind) {
               case "opened":
                 if (!told) yield { kind: "opened", commandId: this.commandId, offset: next };
@@ -215,6 +217,8 @@ export class NimbusCommand implements PromiseLike<NimbusExecResult>, AsyncIterab
                 if (fresh.length === 0) break;
                 const offset = next;
                 next += fresh.length;
+                heard = performance.now();
+                tries = 0;
                 yield { kind: frame.kind, offset, data: fresh, text: texts[frame.kind].decode(fresh, { stream: true }) };
                 break;
               }
@@ -228,13 +232,18 @@ export class NimbusCommand implements PromiseLike<NimbusExecResult>, AsyncIterab
                 };
                 return undefined;
               case "error":
-                throw apiError(decodeNimbusErrorEnvelope(frame, { status: 0 }));
+                throw broken(frame);
               case "closed":
-                throw new NimbusApiError({ code: "client.closed", message: `command ${this.commandId} was closed by the server: ${frame.reason}`, detail: { reason: frame.reason } });
+                // Only the stream: the command may go on, and coming back tells whether it does.
+                throw new NimbusTransportError(`the server ended the stream of command ${this.commandId}: ${frame.reason}`);
             }
           }
           throw new NimbusTransportError(`the connection to command ${this.commandId} ended before the command did`);
         } catch (error) {
+          if (performance.now() - since > SOUND_MS) {
+            heard = performance.now();
+            tries = 0;
+          }
           const left = heard + PATIENCE_MS - performance.now();
           if (this.#signal.aborted || !isTransient(error) || left <= 0) throw error;
           await pause(Math.min(left, error.retryAfterMs ?? backoff(tries)), this.#signal);
@@ -316,6 +325,12 @@ class Collected {
   text(): string {
     return `${this.#parts.join("")}${this.#decoder.decode()}`;
   }
+}
+
+/** A failure in mid-stream. What is the server's own trouble passes; what is said of the command does not. */
+function broken(frame: { readonly error: unknown }): NimbusError {
+  const fields = decodeNimbusErrorEnvelope(frame, { status: 0 });
+  return apiError(fields.code.startsWith("service.") && fields.retryable ? { ...fields, status: 503 } : fields);
 }
 
 function gap(commandId: string, wanted: number, got: number): NimbusOutOfRetentionError {

@@ -8,8 +8,11 @@ export interface NimbusFileEntry {
   readonly path: string;
   readonly type: "file" | "dir" | "symlink" | "other";
   readonly size: number;
-  readonly mode: number | string;
+  /** Permissions in octal: `"0644"`. */
+  readonly mode: string;
   readonly mtime: string;
+  /** Changes with the content; for `ifMatch`. */
+  readonly etag?: string;
 }
 
 interface EntryPage {
@@ -97,13 +100,16 @@ export class NimbusFiles {
     return this.#transport.done({ ...this.#call("DELETE", "content", options), query: { path, recursive: options.recursive === true ? 1 : undefined } });
   }
 
-  mkdir(path: string, options: NimbusAbortable & { readonly mode?: number | undefined } = {}): Promise<void> {
+  /** With `createParents` also the directories above it, and one that is there already is fine. */
+  mkdir(path: string, options: NimbusAbortable & { readonly mode?: number | undefined; readonly createParents?: boolean | undefined } = {}): Promise<void> {
+    const { createParents } = options;
     const mode = options.mode === undefined ? undefined : `0${options.mode.toString(8)}`;
-    return this.#transport.done({ ...this.#call("POST", "mkdir", options), json: { path, mode } });
+    return this.#transport.done({ ...this.#call("POST", "mkdir", options), json: { path, mode, createParents } });
   }
 
-  move(from: string, to: string, options: NimbusAbortable = {}): Promise<void> {
-    return this.#transport.done({ ...this.#call("POST", "move", options), json: { from, to } });
+  /** With `replace` also onto something that is there. */
+  move(from: string, to: string, options: NimbusAbortable & { readonly replace?: boolean | undefined } = {}): Promise<void> {
+    return this.#transport.done({ ...this.#call("POST", "move", options), json: { from, to, replace: options.replace } });
   }
 
   /** A directory as a tar stream. */

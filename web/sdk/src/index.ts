@@ -52,5 +52,5 @@ export { NimbusSandbox, NimbusSandboxes } from "./sandboxes.js";
 export { NimbusServices } from "./services.js";
 export { NimbusSession, NimbusSessions } from "./sessions.js";
 export { NimbusStdio, type NimbusStdioEnd, type NimbusStdioRequest } from "./stdio.js";
-export { NimbusTenants, type NimbusTenant } from "./tenants.js";
+export { NimbusSecrets, NimbusTenants, NimbusVolumes, type NimbusSecret, type NimbusTenant, type NimbusVolume } from "./tenants.js";
 export type * from "./types.js";

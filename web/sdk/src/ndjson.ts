@@ -2,15 +2,21 @@ import { NimbusTransportError } from "./errors.js";
 import type { Transport } from "./transport.js";
 import type { NimbusLogLine, NimbusLogOptions } from "./types.js";
 
-/** The values of a body with one JSON text on each line. Stopping early lets go of the connection. */
-export async function* jsonLines<T>(response: Response): AsyncGenerator<T, void, undefined> {
+/** Servers send an empty line every 15 s; three of them missing, the connection is dead. */
+export const SILENCE_MS = 45_000;
+
+/**
+ * The values of a body with one JSON text on each line. Stopping early lets go of the connection,
+ * and so does a silence of `silenceMs`, which fails as a broken connection does.
+ */
+export async function* jsonLines<T>(response: Response, silenceMs: number): AsyncGenerator<T, void, undefined> {
   if (response.body === null) return;
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
   let pieces: string[] = [];
   try {
     for (;;) {
-      const { done, value } = await next(reader);
+      const { done, value } = await next(reader, silenceMs);
       if (done) break;
       const lines = decoder.decode(value, { stream: true }).split("\n");
       const rest = lines.pop() ?? "";
@@ -30,12 +36,18 @@ export async function* jsonLines<T>(response: Response): AsyncGenerator<T, void,
   }
 }
 
-async function next(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<ReadableStreamReadResult<Uint8Array>> {
+async function next(reader: ReadableStreamDefaultReader<Uint8Array>, silenceMs: number): Promise<ReadableStreamReadResult<Uint8Array>> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const silence = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => { reject(new Error(`nothing came for ${silenceMs} ms`)); }, silenceMs);
+  });
   try {
-    return await reader.read();
+    return await Promise.race([reader.read(), silence]);
   } catch (error) {
     if (error instanceof Error && error.name === "AbortError") throw error;
-    throw new NimbusTransportError("the connection broke while an answer was read", { cause: error });
+    throw new NimbusTransportError(`the connection broke while an answer was read: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -57,5 +69,5 @@ export async function* logLines(transport: Transport, path: string, options: Nim
     headers: { accept: "application/x-ndjson" },
     signal,
   });
-  yield* jsonLines<NimbusLogLine>(response);
+  yield* jsonLines<NimbusLogLine>(response, SILENCE_MS);
 }

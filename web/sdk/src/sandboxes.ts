@@ -15,6 +15,7 @@ import type {
   NimbusSandboxCollection,
   NimbusSandboxCreateRequest,
   NimbusSandboxDeleteRequest,
+  NimbusSandboxExtendRequest,
   NimbusSandboxListRequest,
   NimbusSandboxResource,
   NimbusSandboxSelector,
@@ -73,6 +74,18 @@ export class NimbusSandboxes {
       signal: input.signal,
     });
     return new NimbusSandbox(this, stopped);
+  }
+
+  /** Gives it more time. */
+  async extend(input: NimbusSandboxExtendRequest & NimbusSandboxSelector): Promise<NimbusSandbox> {
+    const { ttlMs, idleTimeoutMs, signal } = input;
+    const extended = await this.#scope.transport.json<NimbusSandboxResource>({
+      method: "POST",
+      path: `${this.#path(input)}/extend`,
+      json: { ttlMs, idleTimeoutMs },
+      signal,
+    });
+    return new NimbusSandbox(this, extended);
   }
 
   /** Removes its record, logs and files. */
@@ -180,6 +193,10 @@ export class NimbusSandbox implements NimbusSandboxResource, AsyncDisposable {
 
   preview(input: NimbusPreviewRequest): Promise<NimbusPreviewLink> {
     return this.#all.preview({ ...input, ...this.#self() });
+  }
+
+  extend(input: NimbusSandboxExtendRequest): Promise<NimbusSandbox> {
+    return this.#all.extend({ ...input, ...this.#self() });
   }
 
   stop(options: NimbusAbortable = {}): Promise<NimbusSandbox> {

@@ -1,6 +1,6 @@
 import { carried, payload, pieces, toBytes, type NimbusBytes } from "./bytes.js";
-import { NimbusApiError, NimbusError, NimbusTransportError } from "./errors.js";
-import { jsonLines } from "./ndjson.js";
+import { apiError, decodeNimbusErrorEnvelope, NimbusApiError, NimbusError, NimbusTransportError } from "./errors.js";
+import { jsonLines, SILENCE_MS } from "./ndjson.js";
 import type { Transport } from "./transport.js";
 import type { NimbusAbortable, NimbusSessionTicket } from "./types.js";
 
@@ -150,7 +150,7 @@ export class NimbusStdio implements AsyncDisposable {
       headers: { accept: "application/x-ndjson" },
       signal: both,
     });
-    const frames = jsonLines<LineFrame>(response);
+    const frames = jsonLines<LineFrame>(response, SILENCE_MS);
     const first = await frames.next();
     if (first.done === true) throw new NimbusTransportError("the stdio channel ended before it was open");
     if (first.value.kind === "closed") {
@@ -166,6 +166,7 @@ type LineFrame =
   | { readonly kind: "opened" }
   | { readonly kind: "stdout" | "stderr"; readonly data: string; readonly encoding?: string }
   | { readonly kind: "exit"; readonly code: number | null }
+  | { readonly kind: "error"; readonly error: unknown }
   | { readonly kind: "closed"; readonly reason: string };
 
 async function readLines(first: LineFrame, frames: AsyncGenerator<LineFrame, void, undefined>, outputs: Outputs, signal: AbortSignal): Promise<void> {
@@ -185,6 +186,8 @@ async function readLines(first: LineFrame, frames: AsyncGenerator<LineFrame, voi
           exited = true;
           exitCode = frame.code;
           break;
+        case "error":
+          throw apiError(decodeNimbusErrorEnvelope(frame, { status: 0 }));
         case "closed":
           outputs.end({ exitCode, reason: exited ? null : frame.reason });
           return;

@@ -38,9 +38,17 @@ export interface NimbusSandboxProcessSpec {
   readonly command?: readonly string[];
   /** `KEY=value`, added to the image's. */
   readonly env?: readonly string[];
+  /** Secrets of the tenant as variables. */
+  readonly secrets?: readonly NimbusSecretUse[];
   readonly cwd?: string;
   readonly user?: string;
   readonly terminal?: boolean;
+}
+
+/** A secret of the tenant that becomes a variable. */
+export interface NimbusSecretUse {
+  readonly secret: string;
+  readonly variable: string;
 }
 
 export interface NimbusSandboxResources {
@@ -107,6 +115,8 @@ export interface NimbusSandboxSpec {
   readonly health?: NimbusSandboxHealthCheck;
   /** The sandbox stops this long after its start: 1 s to 24 h. */
   readonly ttlMs?: number;
+  /** It stops after this long without a command, a connection or an open session. */
+  readonly idleTimeoutMs?: number;
   readonly readOnlyRoot?: boolean;
 }
 
@@ -119,6 +129,7 @@ export interface NimbusSandboxProcessResponse {
   readonly environment?: NimbusRedactedValues;
   readonly entrypoint?: NimbusRedactedValues;
   readonly command?: NimbusRedactedValues;
+  readonly secrets?: readonly NimbusSecretUse[];
   readonly cwd?: string;
   readonly user?: string;
   readonly terminal?: boolean;
@@ -141,6 +152,11 @@ export interface NimbusSandboxStatus {
   readonly imageDigest?: string | null;
   /** Whether it came from the warm pool. */
   readonly start?: "warm" | "cold" | null;
+  /** From the request to the running process. */
+  readonly startedAfterMs?: number | null;
+  readonly outOfMemory?: boolean;
+  readonly host?: string | null;
+  readonly restartCount?: number;
   readonly conditions: readonly NimbusCondition[];
 }
 
@@ -188,6 +204,12 @@ export interface NimbusSandboxWaitRequest extends NimbusTenantScope, NimbusWaitL
 export interface NimbusSandboxDeleteRequest extends NimbusSandboxSelector {
   /** Also when it runs. */
   readonly force?: boolean | undefined;
+}
+
+/** More time: both count from now. */
+export interface NimbusSandboxExtendRequest extends NimbusAbortable {
+  readonly ttlMs?: number | undefined;
+  readonly idleTimeoutMs?: number | undefined;
 }
 
 /** A link under which a port of the sandbox can be opened in a browser. */

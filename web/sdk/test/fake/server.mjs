@@ -43,7 +43,7 @@ class Command {
     this.child.stdin.on("error", () => undefined);
     for (const stream of ["stdout", "stderr"]) this.child[stream].on("data", (data) => this.#add(stream, data));
     this.child.on("error", (error) => this.#end({ code: 127, message: error.message }));
-    this.child.on("close", (code, signal) => this.#end({ code: code ?? 128 + os.constants.signals[signal], ...(signal === null ? {} : { signal: signal.slice(3) }), ...(this.timedOut ? { timedOut: true } : {}) }));
+    this.child.on("close", (code, signal) => this.#end({ code, ...(signal === null ? {} : { signal: signal.slice(3) }), ...(this.timedOut ? { timedOut: true } : {}) }));
     if (spec.stdin !== undefined) this.child.stdin.end(spec.stdin);
     else if (!spec.stdinOpen && !spec.terminal) this.child.stdin.end();
     if (spec.timeoutMs) this.timer = setTimeout(() => { this.timedOut = true; this.child.kill("SIGKILL"); }, spec.timeoutMs);
@@ -232,7 +232,7 @@ export class FakeNimbus {
     if (is("POST", "/api/tenants")) {
       const { id } = json();
       if (this.#tenants.has(id)) throw new Failure(409, "op.already_exists", `tenant ${id} exists`);
-      this.#tenants.set(id, { id, createdAt: now(), services: new Map(), sandboxes: new Map() });
+      this.#tenants.set(id, { id, createdAt: now(), services: new Map(), sandboxes: new Map(), secrets: new Map(), volumes: new Map() });
       return say(201, { id });
     }
     if (is("GET", "/api/tenants")) return say(200, { tenants: [...this.#tenants.keys()].sort() });
@@ -248,7 +248,20 @@ export class FakeNimbus {
     }
     if (parts[3] === "services") return this.#serviceRoute(is, tenant, parts, query, json, say, response);
     if (parts[3] === "sandboxes") return this.#sandboxRoute(is, tenant, parts, query, json, body, request, response, say);
+    if (parts[3] === "secrets" || parts[3] === "volumes") return this.#named(tenant[parts[3]], request.method, parts[4], json, say);
     throw new Failure(404, "service.route_not_found", `no route ${url.pathname}`);
+  }
+
+  #named(all, method, name, json, say) {
+    if (name === undefined) return say(200, { items: [...all.values()] });
+    if (method === "PUT") {
+      const { value } = json();
+      const kept = value === undefined ? { name, host: null, createdAt: now(), usedBy: [] } : { name, version: (all.get(name)?.version ?? 0) + 1, createdAt: now(), updatedAt: now() };
+      all.set(name, kept);
+      return say(200, kept);
+    }
+    if (!all.delete(name)) throw new Failure(404, "op.not_found", `no ${name}`);
+    return say(204);
   }
 
   // ── services
@@ -346,6 +359,10 @@ export class FakeNimbus {
       return say(204);
     }
     if (is("GET", `${root}/*/logs`)) return this.#logs(sandbox, query, response);
+    if (is("POST", `${root}/*/extend`)) {
+      sandbox.expiresAt = new Date(Date.now() + json().ttlMs).toISOString();
+      return say(200, this.#sandboxView(tenant, sandbox));
+    }
     if (is("POST", `${root}/*/preview-links`)) return say(201, { url: `http://p${json().port}.preview.localhost/`, expiresAt: now() });
     if (rest[0] === "files") return this.#files(sandbox, rest[1], request.method, query, json, body, response, say);
     if (sandbox.state !== "ready") throw new Failure(409, "op.conflict", "the sandbox is not ready", { lifecycleState: sandbox.state });
@@ -369,9 +386,8 @@ export class FakeNimbus {
     if (rest[0] !== "commands" || command === undefined) throw new Failure(404, "op.not_found", `no command ${rest[1]}`, { kind: "command" });
     if (is("GET", `${root}/*/commands/*`)) return this.#stream(command, Number(query.get("from") ?? 0), response);
     if (is("POST", `${root}/*/commands/*/signal`)) {
-      if (command.exit !== null) throw new Failure(409, "op.conflict", "it has ended");
       command.child.kill(`SIG${json().signal}`);
-      return say(202, {});
+      return say(204);
     }
     if (is("POST", `${root}/*/commands/*/input`)) {
       const { offset, data, encoding, eof } = json();
@@ -413,7 +429,7 @@ export class FakeNimbus {
     return {
       metadata: { tenantId: tenant.id, id: sandbox.id, generation: 1, resourceVersion: String((this.#version += 1)), createdAt: sandbox.createdAt, updatedAt: now(), labels: sandbox.labels },
       spec: { profile: sandbox.profile, sandbox: redact(sandbox.spec) },
-      status: { lifecycleState: sandbox.state, ...vitals(sandbox.state), backend: "container", endpoints: [], exitCode: sandbox.exitCode, expiresAt: null, conditions: [condition("BackendState", sandbox.state)] },
+      status: { lifecycleState: sandbox.state, ...vitals(sandbox.state), backend: "container", endpoints: [], exitCode: sandbox.exitCode, expiresAt: sandbox.expiresAt ?? null, conditions: [condition("BackendState", sandbox.state)] },
     };
   }
 

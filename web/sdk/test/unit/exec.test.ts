@@ -31,7 +31,7 @@ describe("exec", () => {
   it("tells of a time limit", async () => {
     await using here = await world();
     const sandbox = await ready(here);
-    expect(await sandbox.exec({ argv: ["sleep", "30"], timeoutMs: 50 })).toMatchObject({ exitCode: 137, signal: "KILL", timedOut: true });
+    expect(await sandbox.exec({ argv: ["sleep", "30"], timeoutMs: 50 })).toMatchObject({ exitCode: null, signal: "KILL", timedOut: true });
   });
 
   it("yields events as they happen", async () => {
@@ -52,7 +52,7 @@ describe("exec", () => {
     const sandbox = await ready(here);
     const slow = sandbox.exec({ argv: ["sleep", "30"] });
     await slow.signal("TERM");
-    expect(await slow).toMatchObject({ exitCode: 143, signal: "TERM" });
+    expect(await slow).toMatchObject({ exitCode: null, signal: "TERM" });
     let id: string;
     {
       await using left = sandbox.exec({ argv: ["sleep", "30"] });
@@ -144,6 +144,19 @@ describe("a broken connection", () => {
     here.fake.breakNext(/^GET .*commands/, { times: 2 });
     here.fake.breakNext(/^GET .*commands/, { status: 503, times: 2 });
     expect((await sandbox.exec({ argv: ["echo", "through"] })).stdout).toBe("through\n");
+  });
+
+  it("is no reason to give up when the server ends the stream only", async () => {
+    await using here = await world();
+    const sandbox = await ready(here);
+    const closed = `{"kind":"opened","commandId":"c","offset":0}\n{"kind":"closed","reason":"dropped","offset":0}\n`;
+    here.fake.breakNext(/^POST .*exec$/, { status: 200, text: closed, after: true });
+    const busy = `{"kind":"opened"}\n{"kind":"error","error":{"code":"service.unavailable","message":"away","retryable":true}}\n`;
+    here.fake.breakNext(/^GET .*commands/, { status: 200, text: busy });
+    expect((await sandbox.exec({ argv: ["echo", "through"] })).stdout).toBe("through\n");
+    const gone = `{"kind":"opened"}\n{"kind":"error","error":{"code":"op.out_of_retention","message":"too slow","retryable":true}}\n`;
+    here.fake.breakNext(/^POST .*exec$/, { status: 200, text: gone });
+    expect(await failureOf(sandbox.exec({ argv: ["echo", "through"] }))).toBeInstanceOf(NimbusOutOfRetentionError);
   });
 
   it("ends with an error where output is gone", async () => {

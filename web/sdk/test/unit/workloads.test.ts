@@ -94,6 +94,22 @@ describe("waits", () => {
   });
 });
 
+describe("secrets and volumes", () => {
+  it("are named, kept and removed", async () => {
+    await using here = await world();
+    const { secrets, volumes } = here.nimbus;
+    await secrets.put({ name: "key", value: "one" });
+    expect((await secrets.put({ name: "key", value: "two" })).version).toBe(2);
+    expect(JSON.stringify(await secrets.list())).not.toContain("two");
+    await secrets.delete({ name: "key" });
+    expect(await secrets.list()).toEqual([]);
+    expect((await volumes.ensure({ name: "data" })).usedBy).toEqual([]);
+    expect((await volumes.list()).map((volume) => volume.name)).toEqual(["data"]);
+    await volumes.delete({ name: "data" });
+    expect(await failureOf(volumes.delete({ name: "data" }))).toMatchObject({ code: "op.not_found" });
+  });
+});
+
 describe("sandboxes", () => {
   it("are created, found, and stopped at the end of a block", async () => {
     await using here = await world();
@@ -105,6 +121,7 @@ describe("sandboxes", () => {
       expect((await sandbox.wait("ready", { intervalMs: 10 })).status.readiness).toBe("ready");
       expect(sandbox.spec.sandbox.process?.argv).toEqual({ redacted: true, valueCount: 3 });
       expect((await all(here.nimbus.sandboxes.list({ status: "ready", labelKey: "purpose", labelValue: "test" }))).map((one) => one.id)).toEqual([id]);
+      expect(Date.parse((await sandbox.extend({ ttlMs: 60_000 })).status.expiresAt ?? "")).toBeGreaterThan(Date.now());
       expect(await sandbox.preview({ port: 8080 })).toMatchObject({ url: expect.stringContaining("8080") as string });
     }
     expect((await here.nimbus.sandboxes.get({ id })).status.lifecycleState).toBe("stopped");
