@@ -29,17 +29,29 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLarge`]; nothing of this crate's own making is.
 pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, FrameError> {
-    let mut out = Encoded(BytesMut::with_capacity(64));
+    let mut frame = BytesMut::new();
+    append(&mut frame, value)?;
+    Ok(frame.freeze())
+}
+
+/// Appends one frame to `to`, which is empty after an error.
+///
+/// # Errors
+/// [`FrameError::TooLarge`]; nothing of this crate's own making is.
+pub fn append<T: Serialize>(to: &mut BytesMut, value: &T) -> Result<(), FrameError> {
+    let begin = to.len();
+    let mut out = Encoded(std::mem::take(to));
     out.0.put_u32_le(0);
-    let mut frame =
+    let mut all =
         postcard::serialize_with_flavor::<T, Encoded, BytesMut>(value, out).map_err(FrameError::Malformed)?;
-    let length = frame.len().saturating_sub(4);
+    let length = all.len().saturating_sub(begin + 4);
     match u32::try_from(length) {
         Ok(short) if length <= MAX_FRAME => {
-            if let Some(mut head) = frame.get_mut(..4) {
+            if let Some(mut head) = all.get_mut(begin..begin + 4) {
                 head.put_u32_le(short);
             }
-            Ok(frame.freeze())
+            *to = all;
+            Ok(())
         }
         _ => Err(FrameError::TooLarge(length)),
     }

@@ -1,0 +1,99 @@
+use anyhow::Result;
+use bytes::Bytes;
+use nimbus_guest::protocol::{CommandSpec, FromCommand, Since, TerminalSize};
+use nimbus_guest::{Attachment, Guest};
+use tokio::net::UnixStream;
+
+use crate::world::{Init, read_until, sh};
+
+fn terminal(mut spec: CommandSpec) -> CommandSpec {
+    spec.terminal = Some(TerminalSize { cols: 81, rows: 25 });
+    spec
+}
+
+async fn start(guest: &Guest, script: &str) -> Result<Attachment<UnixStream>> {
+    Ok(guest
+        .run(terminal(sh("tty", script)), Since::Offset(0), true)
+        .await?)
+}
+
+#[tokio::test]
+async fn a_terminal_has_a_size_that_changes_and_echoes() -> Result<()> {
+    let init = Init::start().await?;
+    let script =
+        "tty; stty size; trap 'stty size; echo $TERM' WINCH; echo ready; read line; echo \"<$line>\"";
+    let mut attached = start(&init.guest, script).await?;
+    let text = read_until(&mut attached, |text| text.contains("ready")).await?;
+    assert!(text.contains("/dev/pts/") && text.contains("25 81\r\n"), "{text}");
+    let (events, mut input) = attached.split();
+    input.resize(TerminalSize { cols: 100, rows: 50 }).await?;
+    input.send(Bytes::from_static(b"typed\n")).await?;
+    let mut events = events;
+    let mut text = String::new();
+    while let Some(event) = events.next().await? {
+        match event {
+            FromCommand::Output { bytes, .. } => text.push_str(&String::from_utf8_lossy(&bytes)),
+            FromCommand::Exit(exit) => assert_eq!(exit.code, Some(0)),
+            _ => {}
+        }
+    }
+    assert!(text.contains("typed\r\n") && text.contains("<typed>"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_size_is_seen_inside() -> Result<()> {
+    let init = Init::start().await?;
+    let attached = start(&init.guest, "echo ready; read go; stty size").await?;
+    let (mut events, mut input) = attached.split();
+    input.resize(TerminalSize { cols: 33, rows: 44 }).await?;
+    input.send(Bytes::from_static(b"go\n")).await?;
+    let mut text = String::new();
+    while let Some(event) = events.next().await? {
+        if let FromCommand::Output { bytes, .. } = event {
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    assert!(text.ends_with("44 33\r\n"), "{text}");
+    Ok(())
+}
+
+/// As at a real terminal: what was typed reaches the job in the foreground, and so does a signal.
+#[tokio::test]
+async fn control_c_and_signals_reach_the_foreground() -> Result<()> {
+    let init = Init::start().await?;
+    let script = "trap 'echo shell saw it' INT; set -m; sleep 1000; echo code $?; sleep 1000; echo code $?";
+    let mut attached = start(&init.guest, &format!("echo ready; {script}")).await?;
+    read_until(&mut attached, |text| text.contains("ready")).await?;
+    let mut control = init.control().await?;
+    let pid = attached.opened().pid;
+    // A job of its own once it is there.
+    crate::world::eventually(async || {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        Ok(children.split_whitespace().next().map(|_| ()))
+    })
+    .await?;
+    let (events, mut input) = attached.split();
+    drop(events);
+    input.send(Bytes::from_static(&[3])).await?;
+    let mut attached = init.guest.attach("tty", Since::Offset(0), false).await?;
+    let text = read_until(&mut attached, |text| text.contains("code 130")).await?;
+    assert!(text.contains("code 130"), "{text}");
+    control.signal("tty", 15).await?;
+    let text = read_until(&mut attached, |text| text.contains("code 143")).await?;
+    assert!(text.contains("code 143"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_of_input_is_typed_and_a_hung_up_shell_ends() -> Result<()> {
+    let init = Init::start().await?;
+    let attached = init
+        .guest
+        .run(terminal(CommandSpec::new("cat", ["cat"])), Since::Offset(0), true)
+        .await?;
+    let done = attached.collect(Some(Bytes::from_static(b"line\n")), 100).await?;
+    assert_eq!(done.exit.code, Some(0));
+    assert_eq!(String::from_utf8(done.stdout)?, "line\r\nline\r\n");
+    Ok(())
+}
