@@ -26,7 +26,7 @@ def test_exec_collects(client: nimbus.Nimbus) -> None:
     cut = sandbox.exec(["sh", "-c", "yes | head -c 100000; exit 1"], max_output_bytes=10)
     assert (cut.exit_code, cut.stdout, cut.truncated) == (1, "y\n" * 5, True)
     late = sandbox.exec(["sleep", "30"], timeout=0.05)
-    assert (late.exit_code, late.signal, late.timed_out) == (137, "KILL", True)
+    assert (late.exit_code, late.signal, late.timed_out) == (None, "KILL", True)
 
 
 def test_spawn_talks(client: nimbus.Nimbus) -> None:
@@ -101,6 +101,19 @@ def test_a_server_that_is_away_is_waited_for(client: nimbus.Nimbus, fake: Fake) 
     fake.break_next("^GET .*commands", times=2)
     fake.break_next("^GET .*commands", status=503, times=2)
     assert sandbox.exec(["echo", "through"]).stdout == "through\n"
+
+
+def test_a_stream_that_the_server_ends_is_come_back_to(client: nimbus.Nimbus, fake: Fake) -> None:
+    sandbox = ready(client)
+    closed = '{"kind":"opened"}\n{"kind":"closed","reason":"dropped","offset":0}\n'
+    fake.break_next("^POST .*exec$", status=200, text=closed, after=True)
+    busy = '{"kind":"opened"}\n{"kind":"error","error":{"code":"service.unavailable","message":"away","retryable":true}}\n'
+    fake.break_next("^GET .*commands", status=200, text=busy)
+    assert sandbox.exec(["echo", "through"]).stdout == "through\n"
+    gone = '{"kind":"opened"}\n{"kind":"error","error":{"code":"op.out_of_retention","message":"slow","retryable":true}}\n'
+    fake.break_next("^POST .*exec$", status=200, text=gone)
+    with pytest.raises(nimbus.NimbusOutOfRetentionError):
+        sandbox.exec(["echo", "through"])
 
 
 def test_output_that_is_gone_is_an_error(client: nimbus.Nimbus, fake: Fake) -> None:

@@ -69,11 +69,26 @@ def test_a_sandbox_is_stopped_at_the_end_of_a_block(client: nimbus.Nimbus) -> No
         assert sandbox.spec.sandbox["process"]["argv"] == {"redacted": True, "valueCount": 3}
         found = client.sandboxes.list(status="ready", label_key="purpose").page()
         assert [one.id for one in found] == [sandbox.id]
+        expires_at = sandbox.extend(ttl=60).status.expires_at
+        assert expires_at is not None and expires_at > sandbox.metadata.created_at
         assert "8080" in sandbox.preview(8080, ttl=60).url
     assert sandbox.refresh().status.lifecycle_state == "stopped"
     sandbox.delete()
     with pytest.raises(nimbus.NimbusNotFoundError):
         sandbox.refresh()
+
+
+def test_secrets_and_volumes(client: nimbus.Nimbus) -> None:
+    client.secrets.put("key", "one")
+    assert client.secrets.put("key", "two").version == 2
+    assert "two" not in repr(client.secrets.all())
+    client.secrets.delete("key")
+    assert client.secrets.all() == []
+    assert client.volumes.ensure("data").used_by == []
+    assert [one.name for one in client.volumes.all()] == ["data"]
+    client.volumes.delete("data")
+    with pytest.raises(nimbus.NimbusNotFoundError):
+        client.volumes.delete("data")
 
 
 def test_logs(client: nimbus.Nimbus) -> None:

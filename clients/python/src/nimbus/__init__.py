@@ -11,11 +11,13 @@ from ._async import (
     AsyncNimbus,
     AsyncSandbox,
     AsyncSandboxes,
+    AsyncSecrets,
     AsyncServices,
     AsyncSession,
     AsyncSessions,
     AsyncStdio,
     AsyncTenants,
+    AsyncVolumes,
 )
 from ._commands import CommandInfo, ExecResult, Exit, Output
 from ._sync import (
@@ -25,11 +27,13 @@ from ._sync import (
     Nimbus,
     Sandbox,
     Sandboxes,
+    Secrets,
     Services,
     Session,
     Sessions,
     Stdio,
     Tenants,
+    Volumes,
 )
 from ._transport import VERSION as __version__
 from .discovery import Credential
@@ -58,9 +62,11 @@ from .models import (
     PageMetadata,
     PreviewLink,
     SandboxResource,
+    Secret,
     Service,
     SessionResource,
     Tenant,
+    Volume,
 )
 
 __all__ = [
@@ -70,11 +76,13 @@ __all__ = [
     "AsyncNimbus",
     "AsyncSandbox",
     "AsyncSandboxes",
+    "AsyncSecrets",
     "AsyncServices",
     "AsyncSession",
     "AsyncSessions",
     "AsyncStdio",
     "AsyncTenants",
+    "AsyncVolumes",
     "Command",
     "CommandInfo",
     "Condition",
@@ -108,6 +116,8 @@ __all__ = [
     "Sandbox",
     "SandboxResource",
     "Sandboxes",
+    "Secret",
+    "Secrets",
     "Service",
     "Services",
     "Session",
@@ -116,6 +126,8 @@ __all__ = [
     "Stdio",
     "Tenant",
     "Tenants",
+    "Volume",
+    "Volumes",
     "__version__",
     "specs",
 ]

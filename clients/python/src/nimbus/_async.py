@@ -30,16 +30,18 @@ from ._operations import Operations, file_archive, file_read, logs
 from ._transport import AsyncConnection, AsyncTransport
 from ._wait import INTERVAL_S, TIMEOUT_S
 from .discovery import Credential
-from .errors import NimbusApiError, NimbusError, NimbusTransportError
+from .errors import NimbusApiError, NimbusError, NimbusTransportError, api_error
 from .models import (
     FileEntry,
     LogLine,
     Page,
     PreviewLink,
     SandboxResource,
+    Secret,
     Service,
     SessionResource,
     Tenant,
+    Volume,
     decode,
 )
 
@@ -83,6 +85,8 @@ class AsyncNimbus:
         self.services = AsyncServices(self._transport, operations)
         self.sandboxes = AsyncSandboxes(self._transport, operations)
         self.sessions = AsyncSessions(self._transport, operations)
+        self.secrets = AsyncSecrets(self._transport, operations)
+        self.volumes = AsyncVolumes(self._transport, operations)
 
     @classmethod
     def default_client(cls, **options: Any) -> Self:
@@ -156,6 +160,45 @@ class AsyncTenants:
     async def ids(self) -> Sequence[str]:
         """All of them, sorted."""
         return await self._transport.run(self._operations.tenant_list())
+
+
+class AsyncSecrets:
+    """The secrets of a tenant. Sandboxes name them in `process.secrets`; a value is never given back."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def all(self, *, tenant_id: str | None = None) -> Sequence[Secret]:
+        return await self._transport.run(self._operations.named_list(Secret, "secrets", tenant_id))
+
+    async def put(self, name: str, value: str, *, tenant_id: str | None = None) -> Secret:
+        """Sandboxes that are created from now on get this value."""
+        return await self._transport.run(
+            self._operations.named_put(Secret, "secrets", name, {"value": value}, tenant_id)
+        )
+
+    async def delete(self, name: str, *, tenant_id: str | None = None) -> None:
+        await self._transport.run(self._operations.named_delete("secrets", name, tenant_id))
+
+
+class AsyncVolumes:
+    """The volumes of a tenant: storage that outlives sandboxes, which name them in `mounts`."""
+
+    def __init__(self, transport: AsyncTransport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def all(self, *, tenant_id: str | None = None) -> Sequence[Volume]:
+        return await self._transport.run(self._operations.named_list(Volume, "volumes", tenant_id))
+
+    async def ensure(self, name: str, *, tenant_id: str | None = None) -> Volume:
+        """Makes a volume, or answers the one of that name."""
+        return await self._transport.run(self._operations.named_put(Volume, "volumes", name, None, tenant_id))
+
+    async def delete(self, name: str, *, tenant_id: str | None = None) -> None:
+        """Removes it with its data; refused while a sandbox mounts it."""
+        await self._transport.run(self._operations.named_delete("volumes", name, tenant_id))
 
 
 class AsyncServices:
@@ -339,11 +382,13 @@ class AsyncFiles:
     async def remove(self, file: str, *, recursive: bool = False) -> None:
         await self._transport.run(self._operations.file_remove(self._base, file, recursive))
 
-    async def mkdir(self, directory: str, *, mode: int | None = None) -> None:
-        await self._transport.run(self._operations.file_mkdir(self._base, directory, mode))
+    async def mkdir(self, directory: str, *, mode: int | None = None, create_parents: bool = False) -> None:
+        """With `create_parents` also the directories above it, and one that is there already is fine."""
+        await self._transport.run(self._operations.file_mkdir(self._base, directory, mode, create_parents))
 
-    async def move(self, source: str, target: str) -> None:
-        await self._transport.run(self._operations.file_move(self._base, source, target))
+    async def move(self, source: str, target: str, *, replace: bool = False) -> None:
+        """With `replace` also onto something that is there."""
+        await self._transport.run(self._operations.file_move(self._base, source, target, replace))
 
     async def archive(self, directory: str) -> AsyncIterator[bytes]:
         """A directory as a tar stream."""
@@ -503,6 +548,21 @@ class AsyncSandboxes:
     async def stop(self, sandbox_id: str, *, tenant_id: str | None = None) -> AsyncSandbox:
         return self._bound(
             await self._transport.run(self._operations.sandbox_stop(AsyncSandbox, sandbox_id, tenant_id))
+        )
+
+    async def extend(
+        self,
+        sandbox_id: str,
+        *,
+        ttl: float | None = None,
+        idle_timeout: float | None = None,
+        tenant_id: str | None = None,
+    ) -> AsyncSandbox:
+        """Gives it more time, in seconds from now."""
+        return self._bound(
+            await self._transport.run(
+                self._operations.sandbox_extend(AsyncSandbox, sandbox_id, ttl, idle_timeout, tenant_id)
+            )
         )
 
     async def delete(self, sandbox_id: str, *, force: bool = False, tenant_id: str | None = None) -> None:
@@ -696,6 +756,11 @@ class AsyncSandbox(SandboxResource):
     async def preview(self, port: int, *, ttl: float | None = None) -> PreviewLink:
         return await self._all.preview(self.id, port, ttl=ttl, tenant_id=self.metadata.tenant_id)
 
+    async def extend(self, *, ttl: float | None = None, idle_timeout: float | None = None) -> AsyncSandbox:
+        return await self._all.extend(
+            self.id, ttl=ttl, idle_timeout=idle_timeout, tenant_id=self.metadata.tenant_id
+        )
+
     async def stop(self) -> AsyncSandbox:
         return await self._all.stop(self.id, tenant_id=self.metadata.tenant_id)
 
@@ -747,6 +812,8 @@ class AsyncStdio:
                 case "exit":
                     self.exit_code = frame.get("code")
                     self.reason = "exit"
+                case "error":
+                    raise api_error(frame, status=0)
                 case "closed":
                     self.reason = self.reason or frame.get("reason")
                     return

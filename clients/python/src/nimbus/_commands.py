@@ -15,8 +15,10 @@ from ._calls import Call, backoff
 from .errors import NimbusApiError, NimbusError, NimbusOutOfRetentionError, NimbusTransportError, api_error, is_transient
 
 MAX_OUTPUT_BYTES = 1024 * 1024
-# How long to keep trying to come back to a command without hearing anything of it.
+# How long to keep trying to come back to a command without getting anywhere.
 _PATIENCE_S = 30.0
+# A connection that lived this long was a good one, whether or not there was output.
+_SOUND_S = 1.0
 
 _NDJSON = {"accept": "application/x-ndjson"}
 
@@ -94,6 +96,7 @@ class Feed:
         self._next = since
         self._tries = 0
         self._heard = time.monotonic()
+        self._since: float | None = None
         self._written = 0
         utf8 = codecs.getincrementaldecoder("utf-8")
         self._text = {"stdout": utf8("replace"), "stderr": utf8("replace")}
@@ -123,12 +126,11 @@ class Feed:
     def opened(self) -> None:
         """It runs; from now on it is only attached to."""
         self._launch = None
+        self._since = time.monotonic()
 
     def take(self, line: bytes) -> Output | Exit | None:
         """What a line of the answer says."""
         frame = frame_of(line)
-        self._heard = time.monotonic()
-        self._tries = 0
         match frame.get("kind"):
             case "stdout" | "stderr" as stream:
                 return self._output(stream, frame)
@@ -136,13 +138,11 @@ class Feed:
                 self.exit = Exit(frame.get("code"), frame.get("signal"), bool(frame.get("timedOut")))
                 return self.exit
             case "error":
-                raise api_error(frame, status=0)
+                raise broken(frame)
             case "closed":
-                reason = frame.get("reason")
-                raise NimbusApiError(
-                    f"command {self.command_id} was closed by the server: {reason}",
-                    code="client.closed",
-                    detail={"reason": reason},
+                # Only the stream: the command may go on, and coming back tells whether it does.
+                raise NimbusTransportError(
+                    f"the server ended the stream of command {self.command_id}: {frame.get('reason')}"
                 )
             case _:
                 return None
@@ -152,6 +152,9 @@ class Feed:
 
     def patience(self, error: NimbusError) -> float:
         """How long to wait before coming back; raises the error when that makes no sense."""
+        if self._since is not None and time.monotonic() - self._since > _SOUND_S:
+            self._progress()
+        self._since = None
         left = self._heard + _PATIENCE_S - time.monotonic()
         if not is_transient(error) or left <= 0:
             raise error
@@ -182,9 +185,14 @@ class Feed:
         fresh = data[self._next - offset :]
         if not fresh:
             return None
+        self._progress()
         begin = self._next
         self._next += len(fresh)
         return Output(stream, fresh, self._text[stream].decode(fresh), begin)
+
+    def _progress(self) -> None:
+        self._heard = time.monotonic()
+        self._tries = 0
 
 
 class Collected:
@@ -204,6 +212,13 @@ class Collected:
     def result(self, command_id: str, exit: Exit) -> ExecResult:
         stdout, stderr = (self._kept[name].decode("utf-8", "replace") for name in ("stdout", "stderr"))
         return ExecResult(command_id, exit.exit_code, stdout, stderr, self._truncated, exit.signal, exit.timed_out)
+
+
+def broken(frame: Mapping[str, Any]) -> NimbusApiError:
+    """A failure in mid-stream. What is the server's own trouble passes; what is said of the command does not."""
+    error = api_error(frame, status=0)
+    passing = error.code.startswith("service.") and error.retryable
+    return api_error(frame, status=503) if passing else error
 
 
 def frame_of(line: bytes) -> dict[str, Any]:

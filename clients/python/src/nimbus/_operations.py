@@ -66,6 +66,20 @@ class Operations:
     def tenant_delete(self, tenant_id: str) -> Steps[None]:
         return self.done(Call("DELETE", path("api", "tenants", tenant_id)))
 
+    # secrets and volumes
+
+    def named_list(self, cls: type[T], kind: str, tenant_id: str | None) -> Steps[list[T]]:
+        data = yield from self.fetch(Call("GET", path("api", "tenants", self.tenant(tenant_id), kind)))
+        return [decode(cls, item) for item in data["items"]]
+
+    def named_put(
+        self, cls: type[T], kind: str, name: str, body: Mapping[str, Any] | None, tenant_id: str | None
+    ) -> Steps[T]:
+        return self.one(cls, Call("PUT", path("api", "tenants", self.tenant(tenant_id), kind, name), json=body))
+
+    def named_delete(self, kind: str, name: str, tenant_id: str | None) -> Steps[None]:
+        return self.done(Call("DELETE", path("api", "tenants", self.tenant(tenant_id), kind, name)))
+
     # services
 
     def service_path(self, name: str, tenant_id: str | None) -> str:
@@ -142,6 +156,12 @@ class Operations:
     def sandbox_stop(self, cls: type[T], sandbox_id: str, tenant_id: str | None) -> Steps[T]:
         return self.one(cls, Call("POST", f"{self.sandbox_path(sandbox_id, tenant_id)}/stop", json={}))
 
+    def sandbox_extend(
+        self, cls: type[T], sandbox_id: str, ttl: float | None, idle_timeout: float | None, tenant_id: str | None
+    ) -> Steps[T]:
+        body = {"ttlMs": _ms(ttl), "idleTimeoutMs": _ms(idle_timeout)}
+        return self.one(cls, Call("POST", f"{self.sandbox_path(sandbox_id, tenant_id)}/extend", json=body))
+
     def sandbox_delete(self, sandbox_id: str, force: bool, tenant_id: str | None) -> Steps[None]:
         return self.done(
             Call("DELETE", self.sandbox_path(sandbox_id, tenant_id), {"force": True if force else None})
@@ -162,7 +182,7 @@ class Operations:
     def sandbox_preview(
         self, sandbox_id: str, port: int, ttl: float | None, tenant_id: str | None
     ) -> Steps[PreviewLink]:
-        body = {"port": port, "ttlMs": None if ttl is None else round(ttl * 1000)}
+        body = {"port": port, "ttlMs": _ms(ttl)}
         return self.one(
             PreviewLink, Call("POST", f"{self.sandbox_path(sandbox_id, tenant_id)}/preview-links", json=body)
         )
@@ -181,7 +201,7 @@ class Operations:
             "tenantId": self.tenant(tenant_id),
             "target": target,
             "channels": list(channels),
-            "requestedTtlMs": None if ttl is None else round(ttl * 1000),
+            "requestedTtlMs": _ms(ttl),
         }
         return self.one(cls, Call("POST", "/api/sessions", json=body, creates=True))
 
@@ -234,11 +254,13 @@ class Operations:
     def file_remove(self, base: str, file: str, recursive: bool) -> Steps[None]:
         return self.done(Call("DELETE", f"{base}/content", {"path": file, "recursive": 1 if recursive else None}))
 
-    def file_mkdir(self, base: str, directory: str, mode: int | None) -> Steps[None]:
-        return self.done(Call("POST", f"{base}/mkdir", json={"path": directory, "mode": _octal(mode)}))
+    def file_mkdir(self, base: str, directory: str, mode: int | None, create_parents: bool) -> Steps[None]:
+        body = {"path": directory, "mode": _octal(mode), "createParents": True if create_parents else None}
+        return self.done(Call("POST", f"{base}/mkdir", json=body))
 
-    def file_move(self, base: str, source: str, target: str) -> Steps[None]:
-        return self.done(Call("POST", f"{base}/move", json={"from": source, "to": target}))
+    def file_move(self, base: str, source: str, target: str, replace: bool) -> Steps[None]:
+        body = {"from": source, "to": target, "replace": True if replace else None}
+        return self.done(Call("POST", f"{base}/move", json=body))
 
     def file_extract(self, base: str, directory: str, tar: Content) -> Steps[None]:
         headers = {"content-type": "application/x-tar"}
@@ -260,6 +282,10 @@ def file_archive(base: str, directory: str) -> Call:
 def logs(route: str, tail: int | None, since: str | None, follow: bool) -> Call:
     query = {"tail": tail, "since": since, "follow": True if follow else None}
     return Call("GET", f"{route}/logs", query, headers={"accept": "application/x-ndjson"})
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def _octal(mode: int | None) -> str | None:

@@ -110,6 +110,11 @@ class SandboxStatus:
     image_digest: str | None = None
     #: Whether it came from the warm pool.
     start: Literal["warm", "cold"] | None = None
+    #: From the request to the running process.
+    started_after_ms: float | None = None
+    out_of_memory: bool = False
+    host: str | None = None
+    restart_count: int = 0
     conditions: list[Condition] = field(default_factory=list)
 
 
@@ -174,6 +179,28 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret, without its value."""
+
+    name: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Storage that outlives sandboxes."""
+
+    name: str
+    created_at: datetime
+    #: Where it is, once a sandbox has mounted it.
+    host: str | None = None
+    #: The sandboxes that mount it.
+    used_by: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of a log. With the encoding `base64` it is no text."""
 
@@ -189,8 +216,11 @@ class FileEntry:
     path: str
     type: Literal["file", "dir", "symlink", "other"]
     size: int
-    mode: int | str
+    #: Permissions in octal: "0644".
+    mode: str
     mtime: datetime
+    #: Changes with the content; for `if_match`.
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,18 @@ class ImageRoot(TypedDict):
     source: ImageReference
 
 
+class SecretUse(TypedDict):
+    secret: str
+    variable: str
+
+
 class Process(TypedDict, total=False):
     argv: Sequence[str]
     args: Sequence[str]
     entrypoint: Sequence[str]
     command: Sequence[str]
     env: Sequence[str]
+    secrets: Sequence[SecretUse]
     cwd: str
     user: str
     terminal: bool
@@ -121,6 +127,7 @@ class Sandbox(TypedDict):
     lifecycle: NotRequired[Lifecycle]
     health: NotRequired[HealthCheck]
     ttlMs: NotRequired[int]
+    idleTimeoutMs: NotRequired[int]
     readOnlyRoot: NotRequired[bool]
 
 
