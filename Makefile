@@ -9,7 +9,11 @@ MAKEFLAGS += --no-print-directory
 # What the portal is built from; its own output and packages are not among it.
 PORTAL_SOURCES := $(shell find web/portal -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
+# What the init of the sandboxes is built from.
+GUEST_SOURCES := $(shell find shared/guest/src shared/guest/Cargo.toml shared/guest/build.rs -type f) Cargo.lock
+
 NATS   := target/stamps/nats
+GUEST  := target/stamps/guest
 NPM    := target/stamps/npm
 PORTAL := target/stamps/portal
 DEBUG  := target/debug/nimbus
@@ -20,8 +24,9 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: tools $(DEBUG) ## sign up, provision a VM on a simulated cluster, show it; ONCE=1 ends after that
-	@$(DEBUG) dev --demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
+demo: tools $(DEBUG) ## sign up, provision a VM on a simulated cluster, run sandboxes; ONCE=1 ends after that
+	@if ops/dev/engine.sh start && ops/dev/engine.sh images; then export NIMBUS_DEMO_IMAGE=nimbus.test/busybox:1; fi; \
+	$(DEBUG) dev --demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
 .PHONY: dev
 dev: tools $(DEBUG) ## run a server with a simulated cluster on 127.0.0.1:8080
@@ -81,6 +86,10 @@ $(NATS): ops/dev/nats.sh
 	@ops/dev/nats.sh
 	@mkdir -p $(@D) && touch $@
 
+$(GUEST): ops/dev/guest.sh $(GUEST_SOURCES)
+	@ops/dev/guest.sh
+	@mkdir -p $(@D) && touch $@
+
 $(NPM): web/package-lock.json web/package.json $(wildcard web/*/package.json)
 	cd web && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
@@ -91,7 +100,7 @@ $(PORTAL): $(NPM) $(PORTAL_SOURCES)
 
 # cargo knows best what is out of date.
 .PHONY: $(DEBUG) $(NIMBUS)
-$(DEBUG): $(NATS) $(PORTAL)
+$(DEBUG): $(NATS) $(GUEST) $(PORTAL)
 	cargo build -p nimbus
-$(NIMBUS): $(NATS) $(PORTAL)
+$(NIMBUS): $(NATS) $(GUEST) $(PORTAL)
 	cargo build --release -p nimbus

@@ -48,7 +48,7 @@ async fn a_command_gets_its_surroundings_and_gives_both_outputs_and_its_code() -
     assert!(!done.truncated);
 
     let mut spec = sh("two", "pwd; cat");
-    spec.cwd = Some("/bin/..".into());
+    spec.cwd = Some("/etc/..".into());
     assert_eq!(init.run(spec, None).await?.stdout, b"/\n");
     Ok(())
 }
@@ -365,7 +365,7 @@ async fn a_claim_is_made_once() -> Result<()> {
 
 #[tokio::test]
 async fn the_engines_stop_is_passed_on_and_then_the_init_ends() -> Result<()> {
-    let init = Init::start().await?;
+    let mut init = Init::start().await?;
     let told = init.path("told");
     let script = format!("trap 'echo term > {told}; exit' TERM; echo ready; while :; do sleep 0.02; done");
     let mut main = init

@@ -13,9 +13,10 @@ fn flood(id: &str, mib: u64) -> CommandSpec {
     sh(id, &format!("seq -f %015.0f 1 {}", mib * MIB / 16))
 }
 
-fn check_line(offset: u64, line: &[u8]) {
-    let number: u64 = std::str::from_utf8(line).unwrap().trim_end().parse().unwrap();
+fn check_line(offset: u64, line: &[u8]) -> Result<()> {
+    let number: u64 = std::str::from_utf8(line)?.trim_end().parse()?;
     assert_eq!(number, offset / 16 + 1);
+    Ok(())
 }
 
 /// Reads to the end; says how much there was.
@@ -32,8 +33,9 @@ async fn read_all(init: &Init, id: &str) -> Result<u64> {
             let begin = at - u64::try_from(carry.len())?;
             // The first and last of each part are enough: the parts are in one row.
             if whole > 0 {
-                check_line(begin, &carry[..16]);
-                check_line(begin + u64::try_from(whole)? - 16, &carry[whole - 16..whole]);
+                check_line(begin, carry.get(..16).unwrap_or_default())?;
+                let last = carry.get(whole - 16..whole).unwrap_or_default();
+                check_line(begin + u64::try_from(whole)? - 16, last)?;
                 carry.drain(..whole);
             }
         }
@@ -96,16 +98,11 @@ async fn a_lossless_command_waits_for_its_reader() -> Result<()> {
     spec.lossless = true;
     let slow = init.guest.run(spec, Since::Offset(0), false).await?;
     let mut control = init.control().await?;
-    eventually(async || {
-        let info = control.commands().await?.remove(0);
-        assert_eq!(info.log_start, 0);
-        Ok((info.log_end > 900_000).then_some(()))
-    })
-    .await?;
+    eventually(async || Ok((control.commands().await?.remove(0).log_end > 900_000).then_some(()))).await?;
     assert_eq!(control.commands().await?.remove(0).exit, None);
     let done = tokio::time::timeout(LONG, slow.collect(None, usize::MAX)).await??;
     assert_eq!(u64::try_from(done.stdout.len())?, 8 * MIB);
-    check_line(8 * MIB - 16, &done.stdout[done.stdout.len() - 16..]);
+    check_line(8 * MIB - 16, &done.stdout[done.stdout.len() - 16..])?;
     Ok(())
 }
 

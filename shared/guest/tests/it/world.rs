@@ -66,9 +66,9 @@ impl Init {
     }
 
     /// Its exit code, once it has ended by itself.
-    pub(crate) async fn ended(mut self) -> Result<Option<i32>> {
-        let status = tokio::task::spawn_blocking(move || self.process.wait());
-        Ok(tokio::time::timeout(LONG, status).await???.code())
+    pub(crate) async fn ended(&mut self) -> Result<Option<i32>> {
+        let status = eventually(async || Ok(self.process.try_wait()?)).await?;
+        Ok(status.code())
     }
 }
 
