@@ -70,8 +70,8 @@ export class NimbusStdio implements AsyncDisposable {
       write: async (data) => {
         for (const piece of pieces(toBytes(data), FRAME_BYTES)) await wire.send(piece);
       },
-      close: () => wire.control({ type: "eof" }),
-      abort: () => wire.control({ type: "eof" }),
+      close: () => endInput(wire),
+      abort: () => endInput(wire),
     });
   }
 
@@ -157,8 +157,9 @@ export class NimbusStdio implements AsyncDisposable {
       throw new NimbusApiError({ code: "client.closed", message: `the stdio channel was closed: ${first.value.reason}`, detail: { reason: first.value.reason } });
     }
     // Once it has ended there is nothing left to send to.
-    void readLines(first.value, frames, outputs, both).finally(() => { abort.abort(); });
-    return new NimbusStdio(outputs, new HttpWire(transport, channel, abort));
+    const wire = new HttpWire(transport, channel, abort);
+    void readLines(first.value, frames, outputs, both).finally(() => { wire.end(); });
+    return new NimbusStdio(outputs, wire);
   }
 }
 
@@ -323,6 +324,7 @@ class HttpWire implements Wire {
   readonly #transport: Transport;
   readonly #channel: string;
   readonly #abort: AbortController;
+  #ended = false;
   /** Requests overtake each other; bytes must not. */
   #queue: Promise<void> = Promise.resolve();
 
@@ -348,12 +350,18 @@ class HttpWire implements Wire {
   }
 
   close(): void {
+    this.#ended = true;
     this.#abort.abort();
+  }
+
+  /** Nothing more can be sent; what is on its way may arrive. */
+  end(): void {
+    this.#ended = true;
   }
 
   #post(json: unknown): Promise<void> {
     const sent = this.#queue.then(async () => {
-      if (this.#abort.signal.aborted) throw closed();
+      if (this.#ended) throw closed();
       await this.#transport.done({ method: "POST", path: `${this.#channel}/input`, json, signal: this.#abort.signal });
     });
     this.#queue = sent.catch(() => undefined);
@@ -361,8 +369,20 @@ class HttpWire implements Wire {
   }
 }
 
+/** Ends the input. A process that has ended has none, and that is just as well. */
+async function endInput(wire: Wire): Promise<void> {
+  try {
+    await wire.control({ type: "eof" });
+  } catch (error) {
+    const late = error instanceof NimbusError && (error.code === CLOSED || error.status === 404 || error.status === 409);
+    if (!late) throw error;
+  }
+}
+
+const CLOSED = "client.invalid_state";
+
 function closed(): NimbusError {
-  return new NimbusError({ code: "client.invalid_state", message: "the stdio channel is closed" });
+  return new NimbusError({ code: CLOSED, message: "the stdio channel is closed" });
 }
 
 /** Where a channel can be opened, once, without a credential. */

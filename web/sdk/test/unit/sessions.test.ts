@@ -61,6 +61,14 @@ describe.each(WIRES)("stdio over %s", (_, options) => {
     expect(await failureOf(stdio.signal("TERM"))).toBeInstanceOf(Error);
   });
 
+  it("lets the input of a process end that has ended itself", async () => {
+    await using here = await world();
+    const session = await opened(here, options);
+    const stdio = await session.stdio({ argv: ["true"] });
+    await stdio.ended;
+    await stdio.stdin.close();
+  });
+
   it("carries more than fits into one frame", async () => {
     await using here = await world();
     const session = await opened(here, options);
