@@ -189,10 +189,13 @@ impl DockerEngine {
             Err(_) => return Err(format!("no answer within {} s", GREETING.as_secs())),
         };
         let facts = facts::facts(&found, info, &mountinfo().await);
+        let limits = limits(socket).await;
         let ground = Ground {
             seccomp: filter(podman, state_dir).await?,
             cpus: facts.cpus,
-            open_files: open_files(socket).await,
+            open_files: facts::limit(&limits, "Max open files"),
+            // Podman asks for a million when nothing is said, which it may not be allowed to give.
+            user_processes: facts::limit(&limits, "Max processes").filter(|_| podman),
             disk_quota: facts.disk_quota,
             // Docker has one mapping for the whole engine, and Podman without root is in one already.
             userns: None,
@@ -285,13 +288,14 @@ async fn mountinfo() -> String {
         .unwrap_or_default()
 }
 
-/// Open files that the engine's process may have; `None` when it is not ours to see.
-async fn open_files(socket: &Path) -> Option<u64> {
-    let pid = transport::peer_pid(socket).await?;
-    let limits = tokio::fs::read_to_string(format!("/proc/{pid}/limits"))
-        .await
-        .ok()?;
-    facts::open_files(&limits)
+/// The limits of the engine's process, as `/proc` has them; empty when they are not ours to see.
+async fn limits(socket: &Path) -> String {
+    match transport::peer_pid(socket).await {
+        Some(pid) => tokio::fs::read_to_string(format!("/proc/{pid}/limits"))
+            .await
+            .unwrap_or_default(),
+        None => String::new(),
+    }
 }
 
 #[async_trait]

@@ -84,6 +84,8 @@ fn refused(call: &'static str, subject: Subject<'_>, status: u16, message: Strin
             name: name.to_owned(),
         },
         (409, _) => EngineError::Conflict { call, message },
+        // Podman's answer to a name that is taken.
+        (500, _) if message.contains("is already in use") => EngineError::Conflict { call, message },
         (400..=499, _) => EngineError::Refused { call, message },
         _ => EngineError::Failed { call, message },
     }
@@ -114,6 +116,10 @@ mod tests {
         assert!(matches!(
             about(Subject::Image("sha256:1"), 404, "No such image: sha256:1"),
             EngineError::ImageNotFound { .. }
+        ));
+        assert!(matches!(
+            about(Subject::Container("c"), 500, "that name is already in use"),
+            EngineError::Conflict { .. }
         ));
         assert!(about(Subject::Container("c"), 404, "No such container: c").is_not_found());
         assert!(matches!(

@@ -35,6 +35,8 @@ pub(super) struct Ground {
     pub(super) cpus: u32,
     /// Open files that the engine itself may have, if known.
     pub(super) open_files: Option<u64>,
+    /// Processes of one user, where the engine would ask for more than it may have unless told.
+    pub(super) user_processes: Option<u64>,
     /// Whether the writable layer can be limited.
     pub(super) disk_quota: bool,
     /// Value of the user namespace mode.
@@ -81,7 +83,7 @@ fn host(spec: &ContainerSpec, ground: &Ground) -> HostConfig {
             .disk_bytes
             .filter(|_| ground.disk_quota)
             .map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
-        ulimits: Some(ulimits(ground.open_files)),
+        ulimits: Some(ulimits(ground.open_files, ground.user_processes)),
         oom_score_adj: Some(OOM_SCORE_ADJ),
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
@@ -136,7 +138,7 @@ fn amounts(limits: &Limits, cpus: u32) -> (i64, i64, i64) {
     )
 }
 
-fn ulimits(open_files: Option<u64>) -> Vec<ResourcesUlimits> {
+fn ulimits(open_files: Option<u64>, user_processes: Option<u64>) -> Vec<ResourcesUlimits> {
     let limit = |name: &str, value: u64| ResourcesUlimits {
         name: Some(name.to_owned()),
         soft: Some(signed(value)),
@@ -146,6 +148,7 @@ fn ulimits(open_files: Option<u64>) -> Vec<ResourcesUlimits> {
     let mut limits = vec![limit("core", 0)];
     // More than the engine itself has cannot be set without CAP_SYS_RESOURCE; unknown stays as it is.
     limits.extend(open_files.map(|most| limit("nofile", OPEN_FILES.min(most))));
+    limits.extend(user_processes.map(|most| limit("nproc", most)));
     limits
 }
 
@@ -226,6 +229,7 @@ mod tests {
             seccomp: "{}".to_owned(),
             cpus: 2,
             open_files: Some(20_000),
+            user_processes: None,
             disk_quota: false,
             userns: None,
         }
@@ -268,7 +272,7 @@ mod tests {
     #[test]
     fn open_files_stay_within_what_the_engine_may_have() {
         let nofile = |most| {
-            ulimits(most)
+            ulimits(most, None)
                 .into_iter()
                 .find(|limit| limit.name.as_deref() == Some("nofile"))
                 .and_then(|limit| limit.hard)

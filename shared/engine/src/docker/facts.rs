@@ -121,11 +121,9 @@ fn mount_options<'a>(mountinfo: &'a str, path: &str) -> Option<&'a str> {
         .map(|(_, options)| options)
 }
 
-/// Open files that a process may have at most, from its `/proc/<pid>/limits`.
-pub(super) fn open_files(limits: &str) -> Option<u64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+/// What a process may have at most of `name`, such as `Max open files`, from its `/proc/<pid>/limits`.
+pub(super) fn limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     match line.split_whitespace().nth(1)? {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
@@ -195,8 +193,11 @@ mod tests {
     fn limits_of_a_process_are_read() {
         let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
                     Max open files            1024                 20000                files     \n";
-        assert_eq!(open_files(text), Some(20_000));
-        assert_eq!(open_files("Max open files  1 unlimited files"), Some(u64::MAX));
-        assert_eq!(open_files(""), None);
+        assert_eq!(limit(text, "Max open files"), Some(20_000));
+        assert_eq!(
+            limit("Max processes  1 unlimited x", "Max processes"),
+            Some(u64::MAX)
+        );
+        assert_eq!(limit("", "Max processes"), None);
     }
 }

@@ -7,8 +7,9 @@ use nimbus_engine::{
     Engine, EngineConfig, EngineError, Image, Pull, PullPolicy, PullProgress, RegistryAuth, discover,
 };
 use nimbus_model::ImageRef;
+use serde_json::json;
 
-use crate::registry::{Options, Registry, import, load_foreign};
+use crate::registry::{Options, Registry, load};
 use crate::relay::Relay;
 use crate::world::{World, with_world};
 
@@ -237,18 +238,20 @@ async fn what_an_image_says_is_read_and_another_platform_is_refused() {
             ..Pull::default()
         };
         let name = format!("nimbus.test/{}", world.fresh("i"));
-        let changes = [
-            "ENTRYPOINT [\"/e\"]",
-            "CMD [\"a\", \"b\"]",
-            "ENV K=\"v w\"",
-            "WORKDIR /w",
-            "USER 5:6",
-            "EXPOSE 80/tcp",
-            "LABEL io.nimbus.desktop=provided",
-            "VOLUME /data",
-            "HEALTHCHECK --interval=3s --retries=2 CMD exit 0",
-        ];
-        import(&world, &name, "1", &changes).await;
+        let says = json!({
+            "Entrypoint": ["/e"],
+            "Cmd": ["a", "b"],
+            "Env": ["K=v w"],
+            "WorkingDir": "/w",
+            "User": "5:6",
+            "ExposedPorts": {"80/tcp": {}},
+            "Labels": {"io.nimbus.desktop": "provided"},
+            "StopSignal": "SIGINT",
+            "Volumes": {"/data": {}},
+            "Healthcheck": {"Test": ["CMD-SHELL", "exit 0"], "Interval": 3_000_000_000u64, "Retries": 2},
+        });
+        let ours = world.engine.facts().await.expect("facts").arch;
+        load(&world, &format!("{name}:1"), &ours, says).await;
         let image = pull(&world, &format!("{name}:1"), &never)
             .await
             .expect("it is present");
@@ -263,6 +266,10 @@ async fn what_an_image_says_is_read_and_another_platform_is_refused() {
             config.labels.get("io.nimbus.desktop").map(String::as_str),
             Some("provided")
         );
+        assert_eq!(
+            config.stop_signal.map(|signal| signal.to_string()).as_deref(),
+            Some("SIGINT")
+        );
         let check = config.healthcheck.expect("a check");
         assert_eq!(check.argv, ["/bin/sh", "-c", "exit 0"]);
         assert_eq!(
@@ -270,7 +277,7 @@ async fn what_an_image_says_is_read_and_another_platform_is_refused() {
             (Some(Duration::from_secs(3)), Some(2))
         );
 
-        load_foreign(&world, &format!("{name}:2")).await;
+        load(&world, &format!("{name}:2"), "s390x", json!({})).await;
         let error = pull(&world, &format!("{name}:2"), &never)
             .await
             .expect_err("it is of another platform");

@@ -102,7 +102,7 @@ impl Registry {
     pub(crate) async fn publish(&self, world: &World, repository: &str, tag: &str) -> String {
         let name = format!("{}/{repository}", self.address);
         world.owns(&format!("{name}:{tag}"));
-        import(world, &name, tag, &["CMD [\"/hello\"]"]).await;
+        import(world, &name, tag).await;
         let credentials = if self.auth {
             json!({"username": "pull", "password": PASSWORD, "serveraddress": self.address})
         } else {
@@ -147,14 +147,14 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
     archive.append_data(&mut header, path, content).expect("memory");
 }
 
-/// Makes an image that says it is for another processor.
-pub(crate) async fn load_foreign(world: &World, reference: &str) {
+/// Makes an image for a processor, with a configuration as the OCI image specification has it.
+pub(crate) async fn load(world: &World, reference: &str, architecture: &str, config: Value) {
     let layer = layer();
     let diff = format!("sha256:{}", hex(&layer));
     let config = json!({
-        "architecture": "s390x",
+        "architecture": architecture,
         "os": "linux",
-        "config": {},
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [diff]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]);
@@ -181,22 +181,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Makes an image of one file that no other image has.
-pub(crate) async fn import(world: &World, name: &str, tag: &str, changes: &[&str]) {
+async fn import(world: &World, name: &str, tag: &str) {
     let body = layer();
-    let mut path = format!("/images/create?fromSrc=-&repo={name}&tag={tag}");
-    for change in changes {
-        let escaped: String = change
-            .bytes()
-            .map(|byte| {
-                if byte.is_ascii_alphanumeric() {
-                    char::from(byte).to_string()
-                } else {
-                    format!("%{byte:02X}")
-                }
-            })
-            .collect();
-        path += &format!("&changes={escaped}");
-    }
+    // The tag stands in the name because Podman looks for it nowhere else.
+    let path = format!("/images/create?fromSrc=-&repo={name}:{tag}&changes=CMD%20%5B%22%2Fhello%22%5D");
     let (status, said) = world
         .send(
             "POST",
