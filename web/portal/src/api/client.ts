@@ -37,12 +37,14 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 function isFault(value: unknown): value is Fault {
-  return isRecord(value) && typeof value["code"] === "string" && typeof value["message"] === "string" && isRecord(value["remediation"]);
+  return isRecord(value) && typeof value["code"] === "string" && typeof value["message"] === "string";
 }
 
-function failure(response: Response, body: unknown): ApiError {
+export function failure(response: Pick<Response, "status" | "headers">, body: unknown): ApiError {
   const { status } = response;
-  const fault = isRecord(body) && isFault(body["fault"]) ? body["fault"] : null;
+  // Routes of machines put the fault beside the message, those of workloads put it in its place.
+  const found = isRecord(body) ? (body["fault"] ?? body["error"]) : null;
+  const fault = isFault(found) ? found : null;
   const said =
     (isRecord(body) && typeof body["error"] === "string" ? body["error"] : null) ??
     fault?.message ??
@@ -80,4 +82,57 @@ export async function body<T>(answer: Answer<T>): Promise<T> {
 /** For answers without a body. */
 export async function done(answer: Answer<unknown>): Promise<void> {
   await settle(answer);
+}
+
+export interface Call {
+  /** Sent to its end even if the page goes away. */
+  keepalive?: boolean;
+  method?: "GET" | "POST" | "PUT" | "DELETE";
+  query?: Record<string, string | number | boolean | undefined>;
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+
+/** A path with its query, as the server is asked for it. */
+export function address(path: string, query: Call["query"] = {}): string {
+  const given = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) given.set(name, String(value));
+  const text = given.toString();
+  return text === "" ? path : `${path}?${text}`;
+}
+
+/** A successful answer as it comes, for streams of lines; anything else is thrown. */
+export async function open(path: string, { method = "GET", query, body: sent, headers, signal, keepalive = false }: Call = {}): Promise<Response> {
+  let response: Response;
+  try {
+    response = await globalThis.fetch(new URL(address(path, query), window.location.origin), {
+      method,
+      keepalive,
+      credentials: "same-origin",
+      headers: { accept: "application/json", ...(sent === undefined ? {} : { "content-type": "application/json" }), ...headers },
+      ...(sent === undefined ? {} : { body: JSON.stringify(sent) }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+  } catch (cause) {
+    if (cause instanceof DOMException && cause.name === "AbortError") throw cause;
+    throw new ApiError(0, "Nimbus does not answer. Check your connection, or whether the server runs.", null);
+  }
+  if (response.ok) return response;
+  throw failure(response, await readJson(response));
+}
+
+async function readJson(response: Response): Promise<unknown> {
+  const text = await response.text();
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** The body of a successful answer of a route that answers with the bare resource. */
+export async function ask<T>(path: string, read: (value: unknown) => T, call: Call = {}): Promise<T> {
+  const response = await open(path, call);
+  return read(response.status === 204 ? null : await readJson(response));
 }

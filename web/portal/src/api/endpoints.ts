@@ -25,8 +25,8 @@ export const api = {
   tokens: async () => (await body(http.GET("/api/tokens"))).data,
   createToken: async (token: CreateToken) => (await body(http.POST("/api/tokens", { body: token }))).data,
   revokeToken: (id: string) => done(http.DELETE("/api/tokens/{id}", { params: { path: { id } } })),
-  sessions: async () => (await body(http.GET("/api/sessions"))).data,
-  revokeSession: (id: string) => done(http.DELETE("/api/sessions/{id}", { params: { path: { id } } })),
+  browsers: async () => (await body(http.GET("/api/account/sessions"))).data,
+  revokeBrowser: (id: string) => done(http.DELETE("/api/account/sessions/{id}", { params: { path: { id } } })),
 
   catalog: async () => toCatalog((await body(http.GET("/api/catalog"))).data),
   placement: async (tier: TierKey, os_template: OsKey, signal: AbortSignal) =>

@@ -3,6 +3,7 @@ import { useSyncExternalStore } from "react";
 import { keys } from "./queries";
 import { toMachine, toOperation } from "./narrow";
 import type { AddressRow, Machine, MachineEvent, MachineView, Operation, OperationView } from "./types";
+import { toSandbox, toService, toSession, type Sandbox, type Service, type WorkSession } from "./workloads";
 
 /** What the event stream tells us, already told apart. */
 export type PortalEvent =
@@ -10,9 +11,19 @@ export type PortalEvent =
   | { type: "machine"; data: MachineEvent }
   | { type: "address"; data: AddressRow }
   | { type: "node" }
+  | { type: "sandbox"; data: Sandbox | Removed }
+  | { type: "service"; data: Service | Removed }
+  | { type: "session"; data: WorkSession | Removed }
   | { type: "reset" };
 
-export const EVENT_TYPES = ["operation", "machine", "address", "node", "reset"] as const;
+/** Something of a tenant that is gone, by its id or its name. */
+export interface Removed {
+  removed: true;
+  tenant: string;
+  key: string;
+}
+
+export const EVENT_TYPES = ["operation", "machine", "address", "node", "sandbox", "service", "session", "reset"] as const;
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
@@ -31,6 +42,21 @@ function machineKind(kind: string): MachineEvent["kind"] {
   return kind === "created" || kind === "deleted" ? kind : "changed";
 }
 
+function toRemoved(value: unknown): Removed | null {
+  if (!isRecord(value) || value["removed"] !== true || typeof value["tenant"] !== "string") return null;
+  const key = value["id"] ?? value["name"];
+  return typeof key === "string" ? { removed: true, tenant: value["tenant"], key } : null;
+}
+
+/** A removal, or the resource; null for what cannot be read. */
+function workload<T>(value: unknown, read: (value: unknown) => T): T | Removed | null {
+  try {
+    return toRemoved(value) ?? read(value);
+  } catch {
+    return null;
+  }
+}
+
 /** Reads one message of the stream; null for what this version does not know. */
 export function parseEvent(type: string, text: string): PortalEvent | null {
   let data: unknown;
@@ -46,6 +72,18 @@ export function parseEvent(type: string, text: string): PortalEvent | null {
       return isMachineEvent(data) ? { type, data: { kind: machineKind(data.kind), vm: toMachine(data.vm) } } : null;
     case "address":
       return isAddress(data) ? { type, data } : null;
+    case "sandbox": {
+      const found = workload(data, toSandbox);
+      return found === null ? null : { type, data: found };
+    }
+    case "service": {
+      const found = workload(data, toService);
+      return found === null ? null : { type, data: found };
+    }
+    case "session": {
+      const found = workload(data, toSession);
+      return found === null ? null : { type, data: found };
+    }
     case "node":
     case "reset":
       return { type };
@@ -70,6 +108,25 @@ export function newer(before: Operation | undefined, next: Operation): Operation
 
 function settled(operation: Operation): boolean {
   return operation.state === "succeeded" || operation.state === "failed";
+}
+
+/** Puts a resource into its list and its own place, or takes it out of both. Lists stay sorted by what they are named after. */
+function place<T extends object>(
+  client: QueryClient,
+  list: readonly unknown[],
+  own: readonly unknown[],
+  data: T | Removed,
+  nameOf: (item: T) => string,
+): void {
+  const gone = "removed" in data;
+  const name = gone ? data.key : nameOf(data);
+  client.setQueryData<T[]>(list, (before) => {
+    if (before === undefined) return undefined;
+    if (gone) return before.filter((item) => nameOf(item) !== name);
+    return before.some((item) => nameOf(item) === name) ? before.map((item) => (nameOf(item) === name ? data : item)) : [...before, data];
+  });
+  if (gone) void client.invalidateQueries({ queryKey: own });
+  else client.setQueryData<T>(own, data);
 }
 
 /** Applies one event to the cache. Lists that were never loaded stay unloaded. */
@@ -119,6 +176,27 @@ export function applyEvent(client: QueryClient, event: PortalEvent): void {
       void client.invalidateQueries({ queryKey: ["nodes"] });
       void client.invalidateQueries({ queryKey: keys.catalog });
       return;
+    case "sandbox": {
+      const { data } = event;
+      const tenant = "removed" in data ? data.tenant : data.metadata.tenantId;
+      const id = "removed" in data ? data.key : data.metadata.id;
+      place<Sandbox>(client, keys.sandboxes(tenant), keys.sandbox(tenant, id), data, (item) => item.metadata.id);
+      return;
+    }
+    case "service": {
+      const { data } = event;
+      const tenant = "removed" in data ? data.tenant : data.metadata.tenantId;
+      const name = "removed" in data ? data.key : data.metadata.name;
+      place<Service>(client, keys.services(tenant), keys.service(tenant, name), data, (item) => item.metadata.name);
+      return;
+    }
+    case "session": {
+      const { data } = event;
+      const tenant = "removed" in data ? data.tenant : data.metadata.tenantId;
+      const id = "removed" in data ? data.key : data.metadata.id;
+      place<WorkSession>(client, keys.sessions(tenant), keys.session(id), data, (item) => item.metadata.id);
+      return;
+    }
     case "reset":
       void client.invalidateQueries();
       return;
@@ -128,6 +206,8 @@ export function applyEvent(client: QueryClient, event: PortalEvent): void {
 export type StreamState = "connecting" | "live" | "polling";
 
 let state: StreamState = "connecting";
+/** Whether this stream tells about workloads at all: until it has, they are asked for. */
+let tells = false;
 const listeners = new Set<() => void>();
 
 function setState(next: StreamState): void {
@@ -167,7 +247,12 @@ export function openStream(client: QueryClient, make: (url: string) => EventSour
     for (const type of EVENT_TYPES) {
       current.addEventListener(type, (message: MessageEvent<string>) => {
         const event = parseEvent(type, message.data);
-        if (event) applyEvent(client, event);
+        if (event === null) return;
+        if (!tells && (event.type === "sandbox" || event.type === "service" || event.type === "session")) {
+          tells = true;
+          for (const listener of listeners) listener();
+        }
+        applyEvent(client, event);
       });
     }
   };
@@ -177,6 +262,7 @@ export function openStream(client: QueryClient, make: (url: string) => EventSour
     closed = true;
     if (timer) clearTimeout(timer);
     source?.close();
+    tells = false;
     setState("connecting");
   };
 }
@@ -193,4 +279,12 @@ export function useStreamState(): StreamState {
 /** For live queries: the stream does the work, and polling takes over while it is down. */
 export function usePollInterval(): number | false {
   return useStreamState() === "polling" ? POLL_MS : false;
+}
+
+const SETTLED_MS = 15_000;
+const UNTOLD_MS = 2_000;
+
+/** The same for workloads, which are looked at now and then even while the stream works. */
+export function useWorkPoll(): number {
+  return useSyncExternalStore(subscribe, () => (state === "live" && tells ? SETTLED_MS : UNTOLD_MS));
 }

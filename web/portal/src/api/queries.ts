@@ -2,6 +2,7 @@ import { queryOptions, skipToken } from "@tanstack/react-query";
 import { api } from "./endpoints";
 import { ApiError } from "./client";
 import type { OsKey, TierKey } from "./types";
+import { work, type Files } from "./workloads";
 
 /** Every key in one place, so that the event reducer and the pages agree. */
 export const keys = {
@@ -19,7 +20,21 @@ export const keys = {
   trace: (id: string) => ["trace", id] as const,
   operationTrace: (id: string) => ["operation-trace", id] as const,
   tokens: ["tokens"] as const,
-  sessions: ["sessions"] as const,
+  browsers: ["browsers"] as const,
+  tenants: ["tenants"] as const,
+  tenant: (tenant: string) => ["tenant", tenant] as const,
+  sandboxes: (tenant: string) => ["sandboxes", tenant] as const,
+  sandbox: (tenant: string, id: string) => ["sandbox", tenant, id] as const,
+  commands: (tenant: string, id: string) => ["commands", tenant, id] as const,
+  services: (tenant: string) => ["services", tenant] as const,
+  service: (tenant: string, name: string) => ["service", tenant, name] as const,
+  sessions: (tenant: string) => ["sessions", tenant] as const,
+  session: (id: string) => ["session", id] as const,
+  files: (at: Files, path: string) => ["files", at, path] as const,
+  secrets: (tenant: string) => ["secrets", tenant] as const,
+  volumes: (tenant: string) => ["volumes", tenant] as const,
+  apiKeys: (tenant: string) => ["api-keys", tenant] as const,
+  hosts: ["hosts"] as const,
 };
 
 export const queries = {
@@ -43,7 +58,22 @@ export const queries = {
   operationTrace: (id: string) =>
     queryOptions({ queryKey: keys.operationTrace(id), queryFn: () => api.operationTrace(id) }),
   tokens: () => queryOptions({ queryKey: keys.tokens, queryFn: api.tokens }),
-  sessions: () => queryOptions({ queryKey: keys.sessions, queryFn: api.sessions }),
+  browsers: () => queryOptions({ queryKey: keys.browsers, queryFn: api.browsers }),
+
+  tenants: () => queryOptions({ queryKey: keys.tenants, queryFn: work.tenants, staleTime: 60_000 }),
+  tenant: (tenant: string) => queryOptions({ queryKey: keys.tenant(tenant), queryFn: () => work.tenant(tenant) }),
+  sandboxes: (tenant: string) => queryOptions({ queryKey: keys.sandboxes(tenant), queryFn: () => work.sandboxes(tenant) }),
+  sandbox: (tenant: string, id: string) => queryOptions({ queryKey: keys.sandbox(tenant, id), queryFn: () => work.sandbox(tenant, id) }),
+  commands: (tenant: string, id: string) => queryOptions({ queryKey: keys.commands(tenant, id), queryFn: () => work.commands(tenant, id), staleTime: 1_000 }),
+  services: (tenant: string) => queryOptions({ queryKey: keys.services(tenant), queryFn: () => work.services(tenant) }),
+  service: (tenant: string, name: string) => queryOptions({ queryKey: keys.service(tenant, name), queryFn: () => work.service(tenant, name) }),
+  sessions: (tenant: string) => queryOptions({ queryKey: keys.sessions(tenant), queryFn: () => work.sessions(tenant) }),
+  session: (id: string) => queryOptions({ queryKey: keys.session(id), queryFn: () => work.session(id) }),
+  files: (at: Files, path: string) => queryOptions({ queryKey: keys.files(at, path), queryFn: () => work.files(at, path), staleTime: 2_000 }),
+  secrets: (tenant: string) => queryOptions({ queryKey: keys.secrets(tenant), queryFn: () => work.secrets(tenant) }),
+  volumes: (tenant: string) => queryOptions({ queryKey: keys.volumes(tenant), queryFn: () => work.volumes(tenant) }),
+  apiKeys: (tenant: string) => queryOptions({ queryKey: keys.apiKeys(tenant), queryFn: () => work.apiKeys(tenant) }),
+  hosts: () => queryOptions({ queryKey: keys.hosts, queryFn: work.hosts }),
 };
 
 /** Refusals are final; only what may pass by itself is tried again. */

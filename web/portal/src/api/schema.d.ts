@@ -432,7 +432,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/sessions": {
+    "/api/account/sessions": {
         parameters: {
             query?: never;
             header?: never;
@@ -449,7 +449,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/sessions/{id}": {
+    "/api/account/sessions/{id}": {
         parameters: {
             query?: never;
             header?: never;
@@ -2201,7 +2201,7 @@ export interface components {
          * @description What a token may be used for.
          * @enum {string}
          */
-        ScopeName: "machines:read" | "machines:write" | "account" | "admin";
+        ScopeName: "machines:read" | "machines:write" | "workloads:read" | "workloads:write" | "account" | "admin";
         /** @description A node's score for one size. */
         ScoreView: {
             /**

@@ -6,7 +6,10 @@ import type { components } from "./schema";
 
 type S = components["schemas"];
 
-export type Fault = Omit<S["FaultView"], "detail"> & { detail?: Record<string, unknown> | null };
+export type Fault = Omit<S["FaultView"], "detail" | "remediation"> & {
+  detail?: Record<string, unknown> | null;
+  remediation?: S["FaultView"]["remediation"] | null;
+};
 export type UserView = S["UserView"];
 export type Me = S["MeView"];
 export type SetupStatus = S["SetupView"];
@@ -14,7 +17,7 @@ export type SetupStatus = S["SetupView"];
 export type TokenView = S["TokenView"];
 export type NewToken = S["NewTokenView"];
 export type CreateToken = S["CreateTokenBody"];
-export type TokenScope = "machines:read" | "machines:write" | "admin";
+export type TokenScope = "machines:read" | "machines:write" | "workloads:read" | "workloads:write" | "admin";
 export type SessionView = S["SessionView"];
 
 export type CreateMachine = S["CreateBody"];

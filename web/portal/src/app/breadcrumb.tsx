@@ -2,8 +2,10 @@ import { useQueryClient } from "@tanstack/react-query";
 import { Link, useLocation } from "@tanstack/react-router";
 import { keys } from "~/api/queries";
 import type { Machine, Operation } from "~/api/types";
+import type { Sandbox } from "~/api/workloads";
+import { sandboxName, slugOf } from "~/features/sandboxes/name";
 import { shortId } from "~/ui/format";
-import { ADMIN_NAV, MAIN_NAV } from "./nav";
+import { ADMIN_NAV, MAIN_NAV, type Section } from "./nav";
 
 /** Where we are, from the path and what the cache knows about it. */
 export function Breadcrumb() {
@@ -12,7 +14,7 @@ export function Breadcrumb() {
   const [section = "", id] = pathname.split("/").filter((part) => part !== "");
   const top = [...MAIN_NAV, ...ADMIN_NAV].find((item) => item.to === `/${section}`);
 
-  const parent: { to: "/machines" | "/access" | "/nodes" | "/addresses" | "/activity" | "/traces"; label: string } | null =
+  const parent: { to: Section; label: string } | null =
     section === "operations" ? { to: "/machines", label: "Machines" } : top ? { to: top.to, label: top.label } : null;
   if (parent === null) return null;
 
@@ -27,6 +29,11 @@ export function Breadcrumb() {
             shortId(id));
     } else if (section === "operations") {
       leaf = client.getQueryData<Operation>(keys.operation(id))?.target_label ?? shortId(id);
+    } else if (section === "sandboxes") {
+      const known = client.getQueriesData<Sandbox>({ queryKey: ["sandbox"] }).find(([key]) => key[2] === id)?.[1];
+      leaf = id === "new" ? "New" : known ? sandboxName(known) : slugOf(id);
+    } else if (section === "services") {
+      leaf = id === "new" ? "New" : decodeURIComponent(id);
     } else {
       leaf = shortId(id);
     }

@@ -1,8 +1,20 @@
 import type { ComponentType, SVGProps } from "react";
-import { ActivityIcon, AddressIcon, KeyIcon, MachinesIcon, NodesIcon, TraceIcon } from "~/ui/icons";
+import { ActivityIcon, AddressIcon, HostIcon, KeyIcon, MachinesIcon, NodesIcon, SandboxIcon, ServiceIcon, SessionIcon, TraceIcon } from "~/ui/icons";
+
+export type Section =
+  | "/machines"
+  | "/sandboxes"
+  | "/services"
+  | "/sessions"
+  | "/access"
+  | "/nodes"
+  | "/hosts"
+  | "/addresses"
+  | "/activity"
+  | "/traces";
 
 export interface NavItem {
-  to: "/machines" | "/access" | "/nodes" | "/addresses" | "/activity" | "/traces";
+  to: Section;
   label: string;
   short: string;
   icon: ComponentType<SVGProps<SVGSVGElement>>;
@@ -10,12 +22,26 @@ export interface NavItem {
 
 export const MAIN_NAV: readonly NavItem[] = [
   { to: "/machines", label: "Machines", short: "Machines", icon: MachinesIcon },
+  { to: "/sandboxes", label: "Sandboxes", short: "Sandboxes", icon: SandboxIcon },
+  { to: "/services", label: "Services", short: "Services", icon: ServiceIcon },
+  { to: "/sessions", label: "Sessions", short: "Sessions", icon: SessionIcon },
   { to: "/access", label: "Keys and tokens", short: "Access", icon: KeyIcon },
 ];
 
 export const ADMIN_NAV: readonly NavItem[] = [
   { to: "/nodes", label: "Nodes", short: "Nodes", icon: NodesIcon },
+  { to: "/hosts", label: "Hosts", short: "Hosts", icon: HostIcon },
   { to: "/addresses", label: "Addresses", short: "Addresses", icon: AddressIcon },
   { to: "/activity", label: "Activity", short: "Activity", icon: ActivityIcon },
   { to: "/traces", label: "Traces", short: "Traces", icon: TraceIcon },
 ];
+
+/** Sections that show what belongs to a tenant. */
+export function isOfTenant(pathname: string): boolean {
+  return /^\/(sandboxes|services|sessions|access)(\/|$)/.test(pathname);
+}
+
+/** Sections that need no cluster of machines. */
+export function needsNoCluster(pathname: string): boolean {
+  return isOfTenant(pathname) || /^\/hosts(\/|$)/.test(pathname);
+}

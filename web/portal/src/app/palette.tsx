@@ -9,10 +9,13 @@ import { Modal, ModalOverlay } from "react-aria-components/Modal";
 import { SearchField } from "react-aria-components/SearchField";
 import { queries } from "~/api/queries";
 import { sshCommand } from "~/features/machines/ssh";
+import { imageName, imageOf, sandboxName, shortTail } from "~/features/sandboxes/name";
+import { LIFECYCLE } from "~/features/work/rules";
 import { copyText } from "~/ui/clipboard";
 import { SearchIcon } from "~/ui/icons";
 import { notify } from "~/ui/toast";
 import { ADMIN_NAV, MAIN_NAV } from "./nav";
+import { usePersonalTenant, useSwitchTenant, useTenant } from "./tenant";
 import { setTheme, THEMES } from "./theme";
 
 interface Entry {
@@ -26,7 +29,13 @@ interface Entry {
 export default function Palette({ admin, onClose }: { admin: boolean; onClose: () => void }) {
   const navigate = useNavigate();
   const { contains } = useFilter({ sensitivity: "base" });
+  const tenant = useTenant();
+  const personal = usePersonalTenant();
+  const switchTenant = useSwitchTenant();
   const { data: machines } = useQuery(queries.machines());
+  const { data: sandboxes } = useQuery(queries.sandboxes(tenant));
+  const { data: services } = useQuery(queries.services(tenant));
+  const { data: tenants } = useQuery(queries.tenants());
 
   const goto: Entry[] = [...MAIN_NAV, ...(admin ? ADMIN_NAV : [])].map((item) => ({
     id: `go${item.to}`,
@@ -35,6 +44,8 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
   }));
   const act: Entry[] = [
     { id: "create", label: "Create machine", run: () => void navigate({ to: "/machines/new" }) },
+    { id: "create-sandbox", label: "Create sandbox", run: () => void navigate({ to: "/sandboxes/new" }) },
+    { id: "create-service", label: "Create service", run: () => void navigate({ to: "/services/new" }) },
   ];
   const looks: Entry[] = THEMES.map((theme) => ({
     id: `theme-${theme.key}`,
@@ -66,10 +77,35 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
     }
     return entries;
   });
+  const inTenant: Entry[] = [
+    ...(sandboxes ?? []).slice(0, 200).map((sandbox) => ({
+      id: `s-${sandbox.metadata.id}`,
+      label: `${sandboxName(sandbox)} ${shortTail(sandbox.metadata.id)}`,
+      hint: `${imageName(imageOf(sandbox) ?? "")} ${LIFECYCLE[sandbox.status.lifecycleState].label.toLowerCase()}`,
+      run: () => void navigate({ to: "/sandboxes/$sandboxId", params: { sandboxId: sandbox.metadata.id } }),
+    })),
+    ...(services ?? []).slice(0, 200).map((service) => ({
+      id: `v-${service.metadata.name}`,
+      label: service.metadata.name,
+      hint: `service ${LIFECYCLE[service.status.lifecycleState].label.toLowerCase()}`,
+      run: () => void navigate({ to: "/services/$serviceName", params: { serviceName: service.metadata.name } }),
+    })),
+  ];
+  const others: Entry[] = [personal, ...(tenants ?? []).filter((id) => id !== personal)]
+    .filter((id) => id !== tenant)
+    .map((id) => ({
+      id: `t-${id}`,
+      label: `Switch to ${id === personal ? "the personal tenant" : `tenant ${id}`}`,
+      run: () => {
+        switchTenant(id);
+      },
+    }));
   const sections = [
     { id: "act", title: "Do", entries: act },
     { id: "go", title: "Go to", entries: goto },
     { id: "machines", title: "Machines", entries: open },
+    { id: "workloads", title: "Sandboxes and services", entries: inTenant },
+    { id: "tenants", title: "Tenants", entries: others },
     { id: "looks", title: "Appearance", entries: looks },
   ].filter((section) => section.entries.length > 0);
   const all = sections.flatMap((section) => section.entries);
@@ -98,7 +134,7 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
             <SearchField aria-label="Search" autoFocus className="flex h-12 items-center gap-3 border-b border-line px-4">
               <SearchIcon className="shrink-0 text-muted" />
               <Input
-                placeholder="Go to, create, or find a machine"
+                placeholder="Go to, create, or find something"
                 className="min-w-0 flex-1 bg-transparent text-base outline-none placeholder:text-muted [&::-webkit-search-cancel-button]:hidden"
               />
               <kbd aria-hidden="true" className="rounded-sm border border-line px-1.5 font-mono text-xs text-muted">

@@ -18,7 +18,7 @@ export function explain(error: unknown, title = "This could not be loaded"): Pro
       title: error.status === 403 ? "You may not see this" : error.status === 404 ? "There is nothing here" : title,
       what: error.message,
       todo:
-        error.fault?.remediation.message ??
+        error.fault?.remediation?.message ??
         (error.retryAfter !== null ? `Try again in ${error.retryAfter} s.` : null),
       code: error.fault?.code ?? null,
       requestId: error.fault?.requestId ?? null,

@@ -10,6 +10,7 @@ import {
 } from "@tanstack/react-router";
 import { ApiError } from "~/api/client";
 import { queries } from "~/api/queries";
+import { chooseTenant, chosenTenant } from "./tenant";
 import { Forbidden, NotFound, NotFoundPage, RouteError, Splash, SplashPage } from "./fallbacks";
 import { Shell } from "./shell";
 
@@ -118,14 +119,121 @@ const operationRoute = createRoute({
   component: lazyRouteComponent(() => import("~/features/operations/page"), "OperationPage"),
 });
 
-const accessRoute = createRoute({
+interface OfTenant {
+  tenant?: string;
+}
+
+/** What belongs to a tenant. Addresses carry it, so that they mean the same to whoever follows them. */
+const workRoute = createRoute({
   getParentRoute: () => sessionRoute,
+  id: "work",
+  validateSearch: (search: Record<string, unknown>): OfTenant => {
+    const tenant = search["tenant"];
+    return typeof tenant === "string" && tenant !== "" ? { tenant } : {};
+  },
+  search: {
+    middlewares: [
+      ({ search, next }) => {
+        const result = next(search);
+        const chosen = chosenTenant();
+        return result.tenant === undefined && chosen !== null ? { ...result, tenant: chosen } : result;
+      },
+    ],
+  },
+  beforeLoad: ({ search, context, preload }) => {
+    const tenant = search.tenant ?? chosenTenant() ?? context.me.tenant_id;
+    if (!preload) chooseTenant(tenant === context.me.tenant_id ? null : tenant);
+    return { tenant };
+  },
+  component: Outlet,
+});
+
+const accessRoute = createRoute({
+  getParentRoute: () => workRoute,
   path: "/access",
   loader: ({ context }) => {
     void context.client.query(queries.tokens()).catch(ignore);
-    void context.client.query(queries.sessions()).catch(ignore);
+    void context.client.query(queries.browsers()).catch(ignore);
+    void context.client.query(queries.apiKeys(context.tenant)).catch(ignore);
   },
   component: lazyRouteComponent(() => import("~/features/access/page"), "AccessPage"),
+});
+
+const sandboxesRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/sandboxes",
+  loader: ({ context }) => {
+    void context.client.query(queries.sandboxes(context.tenant)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/sandboxes/list"), "SandboxesPage"),
+});
+
+const createSandboxRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/sandboxes/new",
+  component: lazyRouteComponent(() => import("~/features/sandboxes/create"), "CreateSandboxPage"),
+});
+
+const sandboxRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/sandboxes/$sandboxId",
+  loader: ({ context, params }) => {
+    void context.client.query(queries.sandbox(context.tenant, params.sandboxId)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/sandboxes/detail"), "SandboxPage"),
+});
+
+const servicesRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/services",
+  loader: ({ context }) => {
+    void context.client.query(queries.services(context.tenant)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/services/list"), "ServicesPage"),
+});
+
+const createServiceRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/services/new",
+  component: lazyRouteComponent(() => import("~/features/services/apply"), "CreateServicePage"),
+});
+
+const serviceRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/services/$serviceName",
+  loader: ({ context, params }) => {
+    void context.client.query(queries.service(context.tenant, params.serviceName)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/services/detail"), "ServicePage"),
+});
+
+const editServiceRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/services/$serviceName/edit",
+  loader: ({ context, params }) => {
+    void context.client.query(queries.service(context.tenant, params.serviceName)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/services/apply"), "EditServicePage"),
+});
+
+const workSessionsRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/sessions",
+  // What a new session shall lead to, when one is asked for from elsewhere.
+  validateSearch: (search: Record<string, unknown>): { target?: string } => (typeof search["target"] === "string" ? { target: search["target"] } : {}),
+  loader: ({ context }) => {
+    void context.client.query(queries.sessions(context.tenant)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/sessions/list"), "SessionsPage"),
+});
+
+const workSessionRoute = createRoute({
+  getParentRoute: () => workRoute,
+  path: "/sessions/$sessionId",
+  loader: ({ context, params }) => {
+    void context.client.query(queries.session(params.sessionId)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/sessions/detail"), "SessionPage"),
 });
 
 const adminRoute = createRoute({
@@ -141,6 +249,12 @@ const nodesRoute = createRoute({
   getParentRoute: () => adminRoute,
   path: "/nodes",
   component: lazyRouteComponent(() => import("~/features/nodes/page"), "NodesPage"),
+});
+
+const hostsRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/hosts",
+  component: lazyRouteComponent(() => import("~/features/hosts/page"), "HostsPage"),
 });
 
 const addressesRoute = createRoute({
@@ -194,8 +308,19 @@ const routeTree = rootRoute.addChildren([
     machineRoute,
     operationRoute,
     operationTraceRoute,
-    accessRoute,
-    adminRoute.addChildren([nodesRoute, addressesRoute, activityRoute, tracesRoute, traceRoute]),
+    workRoute.addChildren([
+      accessRoute,
+      sandboxesRoute,
+      createSandboxRoute,
+      sandboxRoute,
+      servicesRoute,
+      createServiceRoute,
+      serviceRoute,
+      editServiceRoute,
+      workSessionsRoute,
+      workSessionRoute,
+    ]),
+    adminRoute.addChildren([nodesRoute, hostsRoute, addressesRoute, activityRoute, tracesRoute, traceRoute]),
   ]),
 ]);
 

@@ -10,9 +10,10 @@ import { MoreIcon, NimbusMark, SearchIcon } from "~/ui/icons";
 import { Menu, type MenuEntry } from "~/ui/menu";
 import { StatusDot } from "~/ui/status";
 import { Breadcrumb } from "./breadcrumb";
-import { ADMIN_NAV, MAIN_NAV, type NavItem } from "./nav";
+import { ADMIN_NAV, isOfTenant, MAIN_NAV, needsNoCluster, type NavItem } from "./nav";
 import { PasswordDialog } from "./password-dialog";
 import { NotConfigured } from "./not-configured";
+import { TenantMenu } from "./tenant-menu";
 import { setTheme, THEMES, useTheme } from "./theme";
 
 const loadPalette = () => import("./palette");
@@ -49,7 +50,7 @@ export function Shell() {
   }, []);
 
   const admin = me?.is_admin ?? false;
-  const needsCluster = setup?.configured === false && !pathname.startsWith("/access");
+  const needsCluster = setup?.configured === false && !needsNoCluster(pathname);
 
   return (
     <div className="flex min-h-dvh">
@@ -103,8 +104,9 @@ export function Shell() {
             >
               <SearchIcon />
               <span className="max-sm:sr-only">Search</span>
-              <kbd aria-hidden="true" className="ml-4 font-mono text-xs max-sm:hidden">{/Mac|iP(hone|ad)/.test(navigator.userAgent) ? "⌘K" : "Ctrl K"}</kbd>
+              <kbd aria-hidden="true" className="ml-4 font-mono text-xs max-lg:hidden">{/Mac|iP(hone|ad)/.test(navigator.userAgent) ? "⌘K" : "Ctrl K"}</kbd>
             </AriaButton>
+            {isOfTenant(pathname) ? <TenantMenu /> : null}
             {me ? <AccountMenu name={me.name} email={me.email} /> : null}
           </div>
         </header>

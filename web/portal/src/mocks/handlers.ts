@@ -2,6 +2,7 @@ import { http, HttpResponse } from "msw";
 import type { Fault } from "~/api/types";
 import * as data from "./data";
 import { fault } from "./fault";
+import { workHandlers } from "./work";
 
 export function ok(value: unknown, status = 200) {
   return HttpResponse.json({ success: true, data: value }, { status });
@@ -13,6 +14,7 @@ export function refuse(status: number, code: string, message: string, extra: Par
 
 /** A calm installation with an administrator signed in. Tests override single routes. */
 export const handlers = [
+  ...workHandlers,
   http.get("*/api/setup/status", () => ok({ configured: true, needs_admin_setup: false, missing: [] })),
   http.get("*/api/me", () => ok(data.me)),
   http.get("*/api/catalog", () => ok(data.catalog)),
@@ -28,7 +30,7 @@ export const handlers = [
   http.get("*/api/nodes", () => ok(data.nodes)),
   http.get("*/api/ips", () => ok(data.addresses())),
   http.get("*/api/tokens", () => ok(data.tokens())),
-  http.get("*/api/sessions", () => ok(data.sessions())),
+  http.get("*/api/account/sessions", () => ok(data.sessions())),
   http.get("*/api/traces", () => ok(data.traces())),
   http.get("*/api/traces/:id", () => ok(data.trace)),
 ];

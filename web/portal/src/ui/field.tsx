@@ -8,7 +8,7 @@ import { TextField, type TextFieldProps } from "react-aria-components/TextField"
 import { Button } from "react-aria-components/Button";
 import { cx } from "./cx";
 
-const INPUT =
+export const INPUT =
   "w-full min-w-0 rounded border border-control bg-panel px-2.5 text-base text-fg placeholder:text-faint transition-colors duration-[120ms] data-hovered:border-[var(--slate-9)] data-focused:border-accent data-focused:outline-2 data-focused:outline-offset-0 data-focused:outline-accent-line data-invalid:border-bad data-disabled:bg-sunken data-disabled:text-faint";
 
 export interface FieldProps extends Omit<TextFieldProps, "className" | "children"> {

@@ -185,3 +185,46 @@ export function OsGlyph({ os, size = 20 }: { os: string; size?: number }) {
   }
   return <TerminalIcon width={size} height={size} />;
 }
+
+export const SandboxIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M8 1.75 13.75 5v6L8 14.25 2.25 11V5ZM2.25 5 8 8.25 13.75 5M8 8.25v6" />
+  </Icon>
+);
+export const ServiceIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <circle cx="8" cy="8" r="2.25" />
+    <path d="M8 1.75v4M8 10.25v4M1.75 8h4M10.25 8h4" />
+  </Icon>
+);
+export const SessionIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M5.5 4.5h-1.25a3.5 3.5 0 0 0 0 7H5.5M10.5 4.5h1.25a3.5 3.5 0 0 1 0 7H10.5M5.5 8h5" />
+  </Icon>
+);
+export const HostIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <rect x="2" y="3" width="12" height="10" rx="1.4" />
+    <path d="M5 6h.01M5 10h.01M8 6h3.25M8 10h3.25M2 8h12" />
+  </Icon>
+);
+export const FolderIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M1.75 4.25a1 1 0 0 1 1-1h3l1.5 1.75h6a1 1 0 0 1 1 1v5.75a1 1 0 0 1-1 1H2.75a1 1 0 0 1-1-1Z" />
+  </Icon>
+);
+export const FileIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M4 1.75h5l3.25 3.25v8.25a1 1 0 0 1-1 1H4a1 1 0 0 1-1-1V2.75a1 1 0 0 1 1-1ZM9 1.75v3.25h3.25" />
+  </Icon>
+);
+export const UploadIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M8 10V2.75M4.75 6 8 2.75 11.25 6M2.75 13.25h10.5" />
+  </Icon>
+);
+export const ExpandIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M9.5 2.5h4v4M13.5 2.5 9 7M6.5 13.5h-4v-4M2.5 13.5 7 9" />
+  </Icon>
+);

@@ -7,6 +7,7 @@ import { api } from "~/api/endpoints";
 import { keys, queries } from "~/api/queries";
 import type { NewToken, SessionView, TokenScope, TokenView } from "~/api/types";
 import { Page } from "~/app/page";
+import { useTenant } from "~/app/tenant";
 import { ErrorState, explain, InlineError } from "~/app/problem";
 import { Button } from "~/ui/button";
 import { Check } from "~/ui/choice";
@@ -21,7 +22,9 @@ import { Badge } from "~/ui/status";
 import { DataTable, type ColumnDef } from "~/ui/table";
 import { Age } from "~/ui/time";
 import { notify } from "~/ui/toast";
+import { ApiKeys } from "./api-keys";
 import { browserName } from "./browser";
+import { Secrets } from "./secrets";
 
 function refused(title: string) {
   return (error: Error) => {
@@ -31,13 +34,14 @@ function refused(title: string) {
 
 export function AccessPage() {
   const [creating, setCreating] = useState(false);
+  const tenant = useTenant();
   const tokens = useQuery(queries.tokens());
-  const sessions = useQuery(queries.sessions());
+  const sessions = useQuery(queries.browsers());
   const open = () => {
     setCreating(true);
   };
   return (
-    <Page title="Keys and tokens" lead="Tokens are for the command line and for scripts. Sessions are the browsers you are signed in with.">
+    <Page title="Keys and tokens" lead="Tokens act for you, API keys for a tenant. Both are for command lines and programs.">
       <section className="flex flex-col gap-3" aria-labelledby="tokens">
         <div className="flex items-center justify-between gap-4">
           <h2 id="tokens" className="text-lg font-semibold">
@@ -73,24 +77,26 @@ export function AccessPage() {
           )}
         </Panel>
       </section>
-      <section className="flex flex-col gap-3" aria-labelledby="sessions">
-        <h2 id="sessions" className="text-lg font-semibold">
-          Sessions
+      <ApiKeys tenant={tenant} />
+      <Secrets tenant={tenant} />
+      <section className="flex flex-col gap-3" aria-labelledby="browsers">
+        <h2 id="browsers" className="text-lg font-semibold">
+          Signed-in browsers
         </h2>
         <Panel>
           {sessions.data === undefined ? (
             sessions.isError ? (
-              <ErrorState error={sessions.error} title="Sessions could not be loaded" onRetry={() => void sessions.refetch()} />
+              <ErrorState error={sessions.error} title="Browsers could not be loaded" onRetry={() => void sessions.refetch()} />
             ) : (
-              <TableSkeleton label="sessions" rows={2} />
+              <TableSkeleton label="browsers" rows={2} />
             )
           ) : (
             <DataTable
-              label="Sessions"
+              label="Browsers"
               rows={sessions.data}
               rowId={(session) => session.id}
               columns={SESSION_COLUMNS}
-              empty={<p className="px-6 py-8 text-center text-muted">No sessions.</p>}
+              empty={<p className="px-6 py-8 text-center text-muted">None.</p>}
             />
           )}
         </Panel>
@@ -269,11 +275,11 @@ const SESSION_COLUMNS: ColumnDef<SessionView>[] = [
 function RevokeSession({ session }: { session: SessionView }) {
   const client = useQueryClient();
   const revoke = useMutation({
-    mutationFn: () => api.revokeSession(session.id),
+    mutationFn: () => api.revokeBrowser(session.id),
     onSuccess: () => {
-      client.setQueryData<SessionView[]>(keys.sessions, (list) => list?.filter((item) => item.id !== session.id));
+      client.setQueryData<SessionView[]>(keys.browsers, (list) => list?.filter((item) => item.id !== session.id));
     },
-    onError: refused("The session was not ended"),
+    onError: refused("The browser was not signed out"),
   });
   return (
     <Button
@@ -293,6 +299,8 @@ function RevokeSession({ session }: { session: SessionView }) {
 const SCOPES: readonly { key: TokenScope; label: string; text: string; admin?: boolean }[] = [
   { key: "machines:read", label: "Read machines", text: "List machines, operations and what can be created." },
   { key: "machines:write", label: "Change machines", text: "Create, start, stop and delete machines." },
+  { key: "workloads:read", label: "Read workloads", text: "List sandboxes, services and sessions." },
+  { key: "workloads:write", label: "Change workloads", text: "Create and use sandboxes, services and sessions." },
   { key: "admin", label: "Administer", text: "Everything an administrator may do.", admin: true },
 ];
 

@@ -205,7 +205,7 @@ function Failure({ operation }: { operation: Operation }) {
         <div className="flex flex-col gap-1">
           <h2 className="font-semibold">{step ? `“${step.label}” failed` : "What happened"}</h2>
           <p className="break-words">{sentence(fault?.message ?? operation.message)}</p>
-          {fault ? <p className="text-muted">{fault.remediation.message}</p> : null}
+          {fault?.remediation ? <p className="text-muted">{fault.remediation.message}</p> : null}
         </div>
         {log.length > 0 ? <TaskLog lines={log} /> : null}
         <Reference code={fault?.code ?? null} requestId={fault?.requestId ?? null} />
