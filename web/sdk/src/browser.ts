@@ -3,7 +3,7 @@
  * endpoint, session id and ticket; the page attaches with them, once, within a minute.
  */
 import { NimbusPage } from "./page.js";
-import { NimbusStdio, type NimbusStdioRequest } from "./stdio.js";
+import { NimbusStdio, stdioQuery, type NimbusStdioRequest } from "./stdio.js";
 
 export interface NimbusTicketGrant {
   readonly endpoint: string;
@@ -13,15 +13,11 @@ export interface NimbusTicketGrant {
 
 /** Attaches to input and output of what the session is for. */
 export function attachStdio(grant: NimbusTicketGrant, input: NimbusStdioRequest = {}): Promise<NimbusStdio> {
-  const { argv, terminal, signal } = input;
   const url = channel(grant, "stdio");
-  if (argv !== undefined) url.searchParams.set("argv", JSON.stringify(argv));
-  if (terminal !== undefined) {
-    url.searchParams.set("tty", "1");
-    url.searchParams.set("cols", String(terminal.cols));
-    url.searchParams.set("rows", String(terminal.rows));
+  for (const [name, value] of Object.entries(stdioQuery(input))) {
+    if (value !== undefined) url.searchParams.set(name, String(value));
   }
-  return NimbusStdio.overSocket(url.href, WebSocket, signal);
+  return NimbusStdio.overSocket(url.href, WebSocket, input.signal);
 }
 
 /** Drives the browser page of a desktop sandbox. */

@@ -3,7 +3,7 @@ import { NimbusFiles } from "./files.js";
 import { NimbusList } from "./list.js";
 import { NimbusPage } from "./page.js";
 import { tenantOf, type Scope } from "./scope.js";
-import { channelUrl, NimbusStdio, type NimbusStdioRequest } from "./stdio.js";
+import { channelUrl, NimbusStdio, stdioQuery, type NimbusStdioRequest } from "./stdio.js";
 import { path } from "./transport.js";
 import type {
   NimbusAbortable,
@@ -76,13 +76,8 @@ export class NimbusSessions {
 
   /** Attaches to input and output: over a WebSocket, or over plain HTTP where there is none. */
   async stdio(input: NimbusSessionSelector & NimbusStdioRequest): Promise<NimbusStdio> {
-    const { argv, terminal, signal } = input;
-    const query = {
-      argv: argv === undefined ? undefined : JSON.stringify(argv),
-      tty: terminal === undefined ? undefined : 1,
-      cols: terminal?.cols,
-      rows: terminal?.rows,
-    };
+    const query = stdioQuery(input);
+    const { signal } = input;
     const session = this.#path(input);
     if (this.#scope.webSocket === undefined) return NimbusStdio.overHttp(this.#scope.transport, `${session}/channels/stdio`, query, signal);
     const url = await channelUrl(this.#scope.transport, session, "stdio", query);

@@ -1,7 +1,7 @@
 import { carried, payload, pieces, toBytes, type NimbusBytes } from "./bytes.js";
 import { apiError, decodeNimbusErrorEnvelope, NimbusApiError, NimbusError, NimbusTransportError } from "./errors.js";
 import { jsonLines, SILENCE_MS } from "./ndjson.js";
-import type { Transport } from "./transport.js";
+import { freshKey, type Transport } from "./transport.js";
 import type { NimbusAbortable, NimbusSessionTicket } from "./types.js";
 
 /** What to attach to. Without `argv` it is the main process, and what it wrote last comes first. */
@@ -10,6 +10,35 @@ export interface NimbusStdioRequest extends NimbusAbortable {
   readonly argv?: readonly string[] | undefined;
   /** Gives it a terminal. */
   readonly terminal?: { readonly cols: number; readonly rows: number } | undefined;
+  /** Attaches to the command of this id; with `argv` it is run under this id unless it runs already. */
+  readonly commandId?: string | undefined;
+  /** Offset in its output to begin at. */
+  readonly from?: number | undefined;
+}
+
+/** Query of the stdio routes. */
+export interface StdioQuery {
+  readonly argv: string | undefined;
+  readonly tty: number | undefined;
+  readonly cols: number | undefined;
+  readonly rows: number | undefined;
+  readonly command: string | undefined;
+  readonly from: number | undefined;
+  readonly [name: string]: string | number | undefined;
+}
+
+/** What a request says, as the stdio routes want it. */
+export function stdioQuery(input: NimbusStdioRequest): StdioQuery {
+  const { argv, terminal, commandId, from } = input;
+  return {
+    argv: argv === undefined ? undefined : JSON.stringify(argv),
+    tty: terminal === undefined ? undefined : 1,
+    cols: terminal?.cols,
+    rows: terminal?.rows,
+    // Input finds a process of our own by its id.
+    command: commandId ?? (argv === undefined ? undefined : freshKey()),
+    from,
+  };
 }
 
 /** How an attachment ended. */
@@ -139,7 +168,7 @@ export class NimbusStdio implements AsyncDisposable {
   }
 
   /** @internal Attaches over plain HTTP: a stream of lines one way, requests the other way. */
-  static async overHttp(transport: Transport, channel: string, query: Readonly<Record<string, string | number | undefined>>, signal?: AbortSignal): Promise<NimbusStdio> {
+  static async overHttp(transport: Transport, channel: string, query: StdioQuery, signal?: AbortSignal): Promise<NimbusStdio> {
     const outputs = new Outputs();
     const abort = new AbortController();
     const both = signal === undefined ? abort.signal : AbortSignal.any([signal, abort.signal]);
@@ -157,7 +186,7 @@ export class NimbusStdio implements AsyncDisposable {
       throw new NimbusApiError({ code: "client.closed", message: `the stdio channel was closed: ${first.value.reason}`, detail: { reason: first.value.reason } });
     }
     // Once it has ended there is nothing left to send to.
-    const wire = new HttpWire(transport, channel, abort);
+    const wire = new HttpWire(transport, channel, query.command, abort);
     void readLines(first.value, frames, outputs, both).finally(() => { wire.end(); });
     return new NimbusStdio(outputs, wire);
   }
@@ -323,14 +352,16 @@ class SocketWire implements Wire {
 class HttpWire implements Wire {
   readonly #transport: Transport;
   readonly #channel: string;
+  readonly #command: string | undefined;
   readonly #abort: AbortController;
   #ended = false;
   /** Requests overtake each other; bytes must not. */
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(transport: Transport, channel: string, abort: AbortController) {
+  constructor(transport: Transport, channel: string, command: string | undefined, abort: AbortController) {
     this.#transport = transport;
     this.#channel = channel;
+    this.#command = command;
     this.#abort = abort;
   }
 
@@ -362,7 +393,7 @@ class HttpWire implements Wire {
   #post(json: unknown): Promise<void> {
     const sent = this.#queue.then(async () => {
       if (this.#ended) throw closed();
-      await this.#transport.done({ method: "POST", path: `${this.#channel}/input`, json, signal: this.#abort.signal });
+      await this.#transport.done({ method: "POST", path: `${this.#channel}/input`, query: { command: this.#command }, json, signal: this.#abort.signal });
     });
     this.#queue = sent.catch(() => undefined);
     return sent;

@@ -784,10 +784,13 @@ class Sandbox(SandboxResource):
 class Stdio:
     """Input and output of a process, attached by a session. Loop over it for its output."""
 
-    def __init__(self, transport: Transport, operations: Operations, channel: str, call: Call) -> None:
+    def __init__(
+        self, transport: Transport, operations: Operations, channel: str, command: str | None, call: Call
+    ) -> None:
         self._transport = transport
         self._operations = operations
         self._channel = channel
+        self._command = command
         self._call = call
         self._connection: Connection | None = None
         self._sent = 0
@@ -824,8 +827,12 @@ class Stdio:
         self._post(carried(data.encode() if isinstance(data, str) else data))
 
     def end(self) -> None:
-        """Ends the input."""
-        self._post({"data": "", "eof": True})
+        """Ends the input. A process that has ended has none, and that is just as well."""
+        try:
+            self._post({"data": "", "eof": True})
+        except NimbusApiError as error:
+            if error.status not in (404, 409):
+                raise
 
     def resize(self, cols: int, rows: int) -> None:
         self._post({"data": "", "resize": {"cols": cols, "rows": rows}})
@@ -847,7 +854,8 @@ class Stdio:
         self.close()
 
     def _post(self, body: Mapping[str, Any]) -> None:
-        self._transport.run(self._operations.done(Call("POST", f"{self._channel}/input", json=body)))
+        call = Call("POST", f"{self._channel}/input", {"command": self._command}, json=body)
+        self._transport.run(self._operations.done(call))
 
 
 class Sessions:
@@ -907,18 +915,27 @@ class Sessions:
         *,
         argv: Sequence[str] | None = None,
         terminal: tuple[int, int] | None = None,
+        command_id: str | None = None,
+        since: int | None = None,
     ) -> Stdio:
-        """Attaches to the main process, or runs `argv` for the attachment; `terminal` is columns and rows."""
+        """Attaches to the main process, or runs `argv` for the attachment; `terminal` is columns and rows.
+
+        With `command_id` alone it attaches to that command, from the offset `since` on.
+        """
         channel = f"{path('api', 'sessions', session_id)}/channels/stdio"
         cols, rows = terminal or (None, None)
+        # Input finds a process of our own by its id.
+        command = command_id or (None if argv is None else fresh_id())
         query = {
             "argv": None if argv is None else json.dumps(list(argv)),
             "tty": None if terminal is None else 1,
             "cols": cols,
             "rows": rows,
+            "command": command,
+            "from": since,
         }
         call = Call("GET", f"{channel}/stream", query, headers={"accept": "application/x-ndjson"})
-        stdio = Stdio(self._transport, self._operations, channel, call)
+        stdio = Stdio(self._transport, self._operations, channel, command, call)
         stdio.open()
         return stdio
 
@@ -947,9 +964,16 @@ class Session(SessionResource):
         return self._all.get(self.id, tenant_id=self.metadata.tenant_id)
 
     def stdio(
-        self, *, argv: Sequence[str] | None = None, terminal: tuple[int, int] | None = None
+        self,
+        *,
+        argv: Sequence[str] | None = None,
+        terminal: tuple[int, int] | None = None,
+        command_id: str | None = None,
+        since: int | None = None,
     ) -> Stdio:
-        return self._all.stdio(self.id, argv=argv, terminal=terminal)
+        return self._all.stdio(
+            self.id, argv=argv, terminal=terminal, command_id=command_id, since=since
+        )
 
     def close(self, *, reason: str | None = None) -> Session:
         return self._all.close(self.id, reason=reason, tenant_id=self.metadata.tenant_id)

@@ -561,8 +561,10 @@ export class FakeNimbus {
     if (is("GET", "/api/sessions/*/channels/stdio/stream")) return this.#attachLines(session, this.#target(session, query), response);
     if (is("POST", "/api/sessions/*/channels/stdio/input")) {
       const { data, encoding, eof, signal } = json();
-      if (signal !== undefined) session.attached.child.kill(`SIG${signal}`);
-      session.attached.input(undefined, Buffer.from(data, encoding === "base64" ? "base64" : "utf8"), eof);
+      const command = session.sandbox.commands.get(query.get("command") ?? "main");
+      if (command === undefined) throw new Failure(404, "op.not_found", "no such command");
+      if (signal !== undefined) command.child.kill(`SIG${signal}`);
+      command.input(undefined, Buffer.from(data, encoding === "base64" ? "base64" : "utf8"), eof);
       return say(202, {});
     }
     throw new Failure(404, "service.route_not_found", "no such route");
@@ -570,22 +572,22 @@ export class FakeNimbus {
 
   #target(session, query) {
     const argv = query.get("argv");
-    if (argv === null) return session.sandbox.commands.get("main");
-    const command = new Command(ulid(), { argv: JSON.parse(argv), stdinOpen: true }, session.sandbox.root);
+    const id = query.get("command") ?? (argv === null ? "main" : ulid());
+    const known = session.sandbox.commands.get(id);
+    if (known !== undefined) return known;
+    const command = new Command(id, { argv: JSON.parse(argv), stdinOpen: true }, session.sandbox.root);
     session.sandbox.commands.set(command.id, command);
     return command;
   }
 
   async #attachLines(session, command, response) {
-    session.attached = command;
     response.writeHead(200, { "content-type": "application/x-ndjson" });
     response.write('{"kind":"opened","channel":"stdio","targetGeneration":1}\n');
     let gone = false;
     session.leave = () => { gone = true; command.wakeAll?.(); };
     response.on("close", session.leave);
     for await (const { stream, data } of command.follow(0, () => gone)) response.write(`${JSON.stringify({ kind: stream, ...carried(data) })}\n`);
-    if (command.exit !== null) response.write(`${JSON.stringify({ kind: "exit", code: command.exit.code })}\n`);
-    response.end(`${JSON.stringify({ kind: "closed", reason: session.reason ?? "exit" })}\n`);
+    response.end(`${JSON.stringify(command.exit === null ? { kind: "closed", reason: session.reason } : { kind: "exit", ...command.exit })}\n`);
   }
 
   #upgrade(request, socket, head) {
