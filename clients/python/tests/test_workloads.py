@@ -110,6 +110,9 @@ def test_files(client: nimbus.Nimbus) -> None:
     assert b"".join(files.stream("/work/c")) == b"streamed"
     with pytest.raises(nimbus.NimbusPreconditionFailedError):
         files.write("/work/c", b"", if_none_match="*")
+    files.write("/work/c", "streamed", if_match=files.stat("/work/c").etag)
+    with pytest.raises(nimbus.NimbusPreconditionFailedError):
+        files.write("/work/c", "late", if_match="other")
     files.mkdir("/work/sub")
     files.move("/work/c", "/work/sub/d")
     assert [entry.name for entry in files.list("/work", limit=1)] == ["a.txt", "b.bin", "sub"]

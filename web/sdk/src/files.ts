@@ -28,7 +28,7 @@ export interface NimbusFileWriteOptions extends NimbusAbortable {
   readonly mode?: number | undefined;
   /** Make directories that are missing. */
   readonly createParents?: boolean | undefined;
-  /** Only if the file still has this ETag. */
+  /** Only if the file still has this `etag`. */
   readonly ifMatch?: string | undefined;
   /** `"*"`: only if there is no such file yet. */
   readonly ifNoneMatch?: string | undefined;
@@ -66,18 +66,18 @@ export class NimbusFiles {
   }
 
   /** The bytes of a file. */
-  async read(path: string, options: NimbusFileReadOptions = {}): Promise<Uint8Array> {
-    return new Uint8Array(await (await this.#content(path, options)).arrayBuffer());
+  read(path: string, options: NimbusFileReadOptions = {}): Promise<Uint8Array> {
+    return this.#transport.bytes(this.#content(path, options));
   }
 
   /** The text of a file, read as UTF-8. */
   async readText(path: string, options: NimbusAbortable = {}): Promise<string> {
-    return (await this.#content(path, options)).text();
+    return new TextDecoder().decode(await this.read(path, options));
   }
 
   /** The bytes of a file, as they come. */
   async readStream(path: string, options: NimbusFileReadOptions = {}): Promise<ReadableStream<Uint8Array>> {
-    return streamOf(await this.#content(path, options));
+    return streamOf(await this.#transport.open(this.#content(path, options)));
   }
 
   /** Writes a file whole, or not at all. */
@@ -88,8 +88,8 @@ export class NimbusFiles {
       query: { path, mode: mode === undefined ? undefined : `0${mode.toString(8)}`, createParents: createParents === true ? 1 : undefined },
       headers: {
         "content-type": "application/octet-stream",
-        ...(ifMatch === undefined ? {} : { "if-match": ifMatch }),
-        ...(ifNoneMatch === undefined ? {} : { "if-none-match": ifNoneMatch }),
+        ...(ifMatch === undefined ? {} : { "if-match": tag(ifMatch) }),
+        ...(ifNoneMatch === undefined ? {} : { "if-none-match": tag(ifNoneMatch) }),
       },
       body: bodyOf(content),
     });
@@ -127,19 +127,24 @@ export class NimbusFiles {
     });
   }
 
-  #content(path: string, options: NimbusFileReadOptions): Promise<Response> {
+  #content(path: string, options: NimbusFileReadOptions): Call {
     const { offset = 0, length } = options;
     const range = offset === 0 && length === undefined ? undefined : `bytes=${offset}-${length === undefined ? "" : offset + length - 1}`;
-    return this.#transport.open({
+    return {
       ...this.#call("GET", "content", options),
       query: { path },
       headers: { accept: "*/*", ...(range === undefined ? {} : { range }) },
-    });
+    };
   }
 
   #call(method: Call["method"], route: string, options: NimbusAbortable): Pick<Call, "method" | "path" | "signal"> {
     return { method, path: `${this.#base}/${route}`, signal: options.signal };
   }
+}
+
+/** An ETag as headers want it: in quotes. Entries have it without. */
+function tag(etag: string): string {
+  return etag === "*" || etag.includes('"') ? etag : `"${etag}"`;
 }
 
 function bodyOf(content: NimbusFileContent): BodyInit {

@@ -92,6 +92,11 @@ export class Transport {
     });
   }
 
+  /** The bytes of an answer. */
+  bytes(call: Call): Promise<Uint8Array> {
+    return this.#run(call, async (response) => new Uint8Array(await response.arrayBuffer()));
+  }
+
   /** A successful answer whose body is still to be read. */
   open(call: Call): Promise<Response> {
     return this.#run(call, (response) => Promise.resolve(response));

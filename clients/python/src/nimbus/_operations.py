@@ -240,7 +240,7 @@ class Operations:
         if_none_match: str | None,
     ) -> Steps[FileEntry]:
         conditions = {"if-match": if_match, "if-none-match": if_none_match}
-        headers = {name: value for name, value in conditions.items() if value is not None}
+        headers = {name: _tag(value) for name, value in conditions.items() if value is not None}
         query = {"path": file, "mode": _octal(mode), "createParents": 1 if create_parents else None}
         call = Call(
             "PUT",
@@ -282,6 +282,11 @@ def file_archive(base: str, directory: str) -> Call:
 def logs(route: str, tail: int | None, since: str | None, follow: bool) -> Call:
     query = {"tail": tail, "since": since, "follow": True if follow else None}
     return Call("GET", f"{route}/logs", query, headers={"accept": "application/x-ndjson"})
+
+
+def _tag(etag: str) -> str:
+    """An ETag as headers want it: in quotes. Entries have it without."""
+    return etag if etag == "*" or '"' in etag else f'"{etag}"'
 
 
 def _ms(seconds: float | None) -> int | None:

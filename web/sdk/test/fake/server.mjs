@@ -473,7 +473,7 @@ export class FakeNimbus {
       } catch {
         throw new Failure(404, "op.not_found", `no file ${name}`, { kind: "file", path: name });
       }
-      return { name: path.posix.basename(name), path: name, type: stat.isDirectory() ? "dir" : "file", size: stat.size, mode: `0${(stat.mode & 0o7777).toString(8)}`, mtime: stat.mtime.toISOString() };
+      return { name: path.posix.basename(name), path: name, type: stat.isDirectory() ? "dir" : "file", size: stat.size, mode: `0${(stat.mode & 0o7777).toString(8)}`, mtime: stat.mtime.toISOString(), etag: String(stat.mtimeMs) };
     };
     const at = query.get("path");
     switch (`${method} ${route}`) {
@@ -489,12 +489,14 @@ export class FakeNimbus {
         entry(at);
         const bytes = fs.readFileSync(real(at));
         const [, from, to] = /bytes=(\d+)-(\d*)/.exec(query.range ?? response.req.headers.range ?? "") ?? [];
-        if (from === undefined) return void response.writeHead(200, { etag: `"${bytes.length}"` }).end(bytes);
+        if (from === undefined) return void response.writeHead(200).end(bytes);
         return void response.writeHead(206).end(bytes.subarray(Number(from), to === "" ? undefined : Number(to) + 1));
       }
       case "PUT content": {
         const there = fs.existsSync(real(at));
         if (there && response.req.headers["if-none-match"] === "*") throw new Failure(412, "op.precondition_failed", `${at} exists`);
+        const wanted = response.req.headers["if-match"];
+        if (wanted !== undefined && wanted !== `"${entry(at).etag}"`) throw new Failure(412, "op.precondition_failed", `${at} has changed`);
         if (query.get("createParents") === "1") fs.mkdirSync(path.dirname(real(at)), { recursive: true });
         fs.writeFileSync(real(at), body);
         fs.chmodSync(real(at), parseInt(query.get("mode") ?? "0644", 8));

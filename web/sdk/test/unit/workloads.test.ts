@@ -153,6 +153,11 @@ describe("sandboxes", () => {
     await files.write("/work/c", new Blob(["streamed"]).stream());
     expect(await textOf(await files.readStream("/work/c"))).toBe("streamed");
     expect(await failureOf(files.write("/work/c", "again", { ifNoneMatch: "*" }))).toMatchObject({ status: 412 });
+    const { etag } = await files.stat("/work/c");
+    await files.write("/work/c", "streamed", { ifMatch: etag });
+    expect(await failureOf(files.write("/work/c", "late", { ifMatch: "other" }))).toMatchObject({ status: 412 });
+    here.fake.breakNext(/^GET .*content/);
+    expect(await files.readText("/work/c")).toBe("streamed");
     await files.mkdir("/work/sub");
     await files.move("/work/c", "/work/sub/d");
     expect((await all(files.list("/work", { limit: 1 }))).map((entry) => entry.name)).toEqual(["a.txt", "b.bin", "sub"]);
