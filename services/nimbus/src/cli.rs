@@ -9,7 +9,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nimbus_config::{FileLayer, Layers};
 
 use crate::admin::{backup, bus, settings};
-use crate::client::{health, login, token, vm};
+use crate::client::{auth, health, login, mcp, sandbox, service, session, tenant, token, vm};
 use crate::output::Format;
 use crate::problem::{Outcome, Problem};
 use crate::server::{dev, start};
@@ -39,6 +39,12 @@ enum Command {
     Logout(login::LogoutArgs),
     Vm(vm::VmArgs),
     Token(token::TokenArgs),
+    Auth(auth::AuthArgs),
+    Tenant(tenant::TenantArgs),
+    Sandbox(Box<sandbox::SandboxArgs>),
+    Service(service::ServiceArgs),
+    Session(session::SessionArgs),
+    Mcp(mcp::McpArgs),
     Health(health::HealthArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
@@ -79,7 +85,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match runtime.block_on(dispatch(command, defaults)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problem) => problem.report(json),
     }
 }
@@ -221,6 +227,11 @@ impl Command {
             Self::Logout(args) => args.client.output,
             Self::Vm(args) => args.client.output,
             Self::Token(args) => args.client.output,
+            Self::Auth(args) => args.output,
+            Self::Tenant(args) => args.client.output,
+            Self::Sandbox(args) => args.workloads.client.output,
+            Self::Service(args) => args.workloads.client.output,
+            Self::Session(args) => args.workloads.client.output,
             Self::Health(args) => args.client.output,
             Self::Config(args) => args.format(),
             _ => Format::Table,
@@ -228,8 +239,9 @@ impl Command {
     }
 }
 
-async fn dispatch(command: Command, defaults: dev::Defaults) -> Outcome {
-    match command {
+/// Runs the command. Some end as a process does that they stand for.
+async fn dispatch(command: Command, defaults: dev::Defaults) -> Outcome<ExitCode> {
+    let done = match command {
         Command::Dev(args) => Box::pin(dev::dev(*args, defaults)).await,
         Command::Start(args) => Box::pin(start::start(*args)).await,
         Command::Serve(args) => Box::pin(start::serve(*args)).await,
@@ -238,6 +250,12 @@ async fn dispatch(command: Command, defaults: dev::Defaults) -> Outcome {
         Command::Logout(args) => Box::pin(login::logout(args)).await,
         Command::Vm(args) => Box::pin(vm::run(args)).await,
         Command::Token(args) => Box::pin(token::run(args)).await,
+        Command::Auth(args) => auth::run(args),
+        Command::Tenant(args) => Box::pin(tenant::run(args)).await,
+        Command::Sandbox(args) => return Box::pin(sandbox::run(*args)).await,
+        Command::Service(args) => Box::pin(service::run(args)).await,
+        Command::Session(args) => return Box::pin(session::run(args)).await,
+        Command::Mcp(args) => Box::pin(mcp::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,
         Command::Backup(args) => Box::pin(backup::backup(args)).await,
         Command::Restore(args) => Box::pin(backup::restore(args)).await,
@@ -249,7 +267,8 @@ async fn dispatch(command: Command, defaults: dev::Defaults) -> Outcome {
             crate::output::line(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Version => crate::output::line(concat!("nimbus ", env!("CARGO_PKG_VERSION"))),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -1,13 +1,24 @@
 //! The commands that talk to a running server over its HTTP API.
 
 pub(crate) mod api;
+pub(crate) mod auth;
 pub(crate) mod credentials;
+pub(crate) mod discovery;
 pub(crate) mod health;
 pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod mcp;
 pub(crate) mod progress;
+pub(crate) mod sandbox;
+pub(crate) mod service;
+pub(crate) mod session;
+pub(crate) mod stdio;
+pub(crate) mod tenant;
+pub(crate) mod terminal;
 pub(crate) mod token;
 pub(crate) mod types;
 pub(crate) mod vm;
+pub(crate) mod workloads;
 
 use secrecy::SecretString;
 use url::Url;
@@ -50,12 +61,22 @@ pub(crate) const TOKEN_VARIABLE: &str = "NIMBUS_TOKEN";
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 impl ClientArgs {
-    /// The server to talk to.
+    /// The server to talk to: said here, by the environment, by the last login, by the credential file,
+    /// or the one that runs on this computer.
     pub(crate) fn server(&self, store: &Store) -> Outcome<Url> {
         if let Some(url) = &self.url {
             return Ok(url.clone());
         }
-        store.current().map_or_else(
+        if let Some(url) = discovery::endpoint(environment)? {
+            return Ok(url);
+        }
+        if let Some(url) = store.current() {
+            return Ok(url);
+        }
+        if let Some(url) = discovery::File::open(environment)?.and_then(|file| file.endpoint) {
+            return Ok(url);
+        }
+        discovery::running(environment).map_or_else(
             || {
                 DEFAULT_URL.parse().map_err(|error: url::ParseError| {
                     crate::problem::Problem::failed("the default address is broken").because(&error)
@@ -65,13 +86,17 @@ impl ClientArgs {
         )
     }
 
-    /// A client that shows the stored credential, or that of the environment.
+    /// A client that shows the credential of the environment, the stored one, or that of the credential
+    /// file; each only to its own server.
     pub(crate) fn api(&self) -> Outcome<Api> {
         let store = Store::open()?;
         let url = self.server(&store)?;
-        let credential = match token_of_the_environment() {
-            Some(token) => Credential::Token(token),
-            None => store.token(&url).map_or(Credential::None, Credential::Token),
+        let credential = match discovery::of_environment(environment) {
+            Some(credential) => credential,
+            None => match store.token(&url) {
+                Some(token) => Credential::Token(token),
+                None => discovery::of_files(environment, &url)?.unwrap_or(Credential::None),
+            },
         };
         Api::new(url, credential)
     }
@@ -79,8 +104,12 @@ impl ClientArgs {
 
 /// The token in the environment; an empty variable is none.
 pub(crate) fn token_of_the_environment() -> Option<SecretString> {
-    std::env::var(TOKEN_VARIABLE)
-        .ok()
-        .filter(|token| !token.trim().is_empty())
-        .map(|token| token.trim().into())
+    environment(TOKEN_VARIABLE).map(SecretString::from)
+}
+
+/// A variable of the environment, trimmed; an empty one is none.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }

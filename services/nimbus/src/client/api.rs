@@ -25,8 +25,10 @@ pub(crate) const LONG: Duration = Duration::from_secs(35 * 60);
 pub(crate) enum Credential {
     /// Nothing.
     None,
-    /// A personal access token.
+    /// A bearer token of any kind.
     Token(SecretString),
+    /// An API key.
+    Key(SecretString),
     /// A session's cookie, `name=value`.
     Session(SecretString),
 }
@@ -56,9 +58,40 @@ struct Envelope {
     #[serde(default)]
     next_cursor: Option<String>,
     #[serde(default)]
-    error: Option<String>,
+    error: Option<Told>,
     #[serde(default)]
     fault: Option<FaultView>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failure {
+    error: Option<Told>,
+    #[serde(default)]
+    fault: Option<FaultView>,
+}
+
+/// What a failure says: older routes a sentence beside the fault, newer ones the fault itself.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Told {
+    Text(String),
+    Fault(FaultView),
+}
+
+fn refusal(error: Option<Told>, fault: Option<FaultView>, status: StatusCode, what: &str) -> Problem {
+    match (fault, error) {
+        (None, Some(Told::Fault(fault))) => fault.into_problem(what),
+        (Some(mut fault), error) => {
+            if let Some(Told::Text(text)) = error
+                && fault.message.is_empty()
+            {
+                fault.message = text;
+            }
+            fault.into_problem(what)
+        }
+        (None, Some(Told::Text(text))) => Problem::failed(what).why(text),
+        (None, None) => Problem::failed(what).why(format!("the server answered {status}")),
+    }
 }
 
 /// A failure as the API describes it.
@@ -137,15 +170,21 @@ impl Api {
 
     /// A request to `/api/<segments>`; segments are escaped.
     pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        self.unlimited(method, segments).timeout(SHORT)
+    }
+
+    /// The same without a time limit, for what is read or written for as long as it takes.
+    pub(crate) fn unlimited(&self, method: Method, segments: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("api").extend(segments);
         }
         let unsafe_method = method != Method::GET;
-        let request = self.http.request(method, url).timeout(SHORT);
+        let request = self.http.request(method, url);
         match &self.credential {
             Credential::None => request,
             Credential::Token(token) => request.bearer_auth(token.expose_secret()),
+            Credential::Key(key) => request.header("X-Nimbus-Api-Key", key.expose_secret()),
             Credential::Session(cookie) => {
                 let request = request.header(COOKIE, cookie.expose_secret());
                 // The server takes a changing request with a cookie only from its own pages.
@@ -282,22 +321,48 @@ impl Api {
         if envelope.success && status.is_success() {
             return Ok(envelope);
         }
-        Err(match envelope.fault {
-            Some(mut fault) => {
-                if let Some(text) = envelope.error.filter(|_| fault.message.is_empty()) {
-                    fault.message = text;
-                }
-                fault.into_problem(what)
-            }
-            None => Problem::failed(what).why(
-                envelope
-                    .error
-                    .unwrap_or_else(|| format!("the server answered {status}")),
-            ),
-        })
+        Err(refusal(envelope.error, envelope.fault, status, what))
     }
 
-    fn unreachable(&self, what: &str, error: &reqwest::Error) -> Problem {
+    /// Sends a request to a route that answers with the resource itself; nothing is null.
+    pub(crate) async fn resource(&self, request: RequestBuilder, what: &str) -> Outcome<Value> {
+        let bytes = self
+            .reach(request, what)
+            .await?
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(what, &error))?;
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(|_| self.stranger(what))
+    }
+
+    /// Sends a request to such a route, and leaves the answer to be read.
+    pub(crate) async fn reach(&self, request: RequestBuilder, what: &str) -> Outcome<Response> {
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(what, &error))?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        let bytes = response.bytes().await.unwrap_or_default();
+        let failure: Failure = serde_json::from_slice(&bytes)
+            .map_err(|_| Problem::failed(what).why(format!("{} answered {status}", self.base)))?;
+        Err(refusal(failure.error, failure.fault, status, what))
+    }
+
+    fn stranger(&self, what: &str) -> Problem {
+        strange(
+            what,
+            &format!("{} answered with something that is not Nimbus' API", self.base),
+        )
+        .next("check --url or NIMBUS_URL")
+    }
+
+    pub(crate) fn unreachable(&self, what: &str, error: &reqwest::Error) -> Problem {
         if error.is_timeout() {
             return Problem::failed(what)
                 .why(format!("{} did not answer in time", self.base))

@@ -127,7 +127,13 @@ async fn named_token(session: &Api, days: u16) -> Outcome<NewToken> {
         .filter(|name| !name.is_empty())
         .unwrap_or("this computer");
     let me = session.get(&["me"], what).await?;
-    let mut scopes = vec!["machines:read", "machines:write", "account"];
+    let mut scopes = vec![
+        "machines:read",
+        "machines:write",
+        "workloads:read",
+        "workloads:write",
+        "account",
+    ];
     if me.get("is_admin").and_then(serde_json::Value::as_bool) == Some(true) {
         scopes.push("admin");
     }

@@ -25,7 +25,7 @@ enum TokenCommand {
         /// What it is for.
         name: String,
         /// What it may do; may be repeated [default: machines:read and machines:write].
-        #[arg(long = "scope", value_parser = ["machines:read", "machines:write", "account", "admin"])]
+        #[arg(long = "scope", value_parser = ["machines:read", "machines:write", "workloads:read", "workloads:write", "account", "admin"])]
         scopes: Vec<String>,
         /// Days until it expires; without this it does not.
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=366))]
