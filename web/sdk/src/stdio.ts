@@ -43,7 +43,7 @@ export function stdioQuery(input: NimbusStdioRequest): StdioQuery {
 
 /** How an attachment ended. */
 export interface NimbusStdioEnd {
-  /** Exit code of the process, when it ended. */
+  /** Exit code of the process, when it ended; null when a signal ended it. */
   readonly exitCode: number | null;
   /** Why the channel closed, when it was not the process: `expired`, `client_close`, `target_stopped`… */
   readonly reason: string | null;
@@ -76,7 +76,7 @@ type Control =
 type Told =
   | { readonly type: "opened"; readonly targetGeneration?: number }
   | { readonly type: "replay"; readonly bytes: number }
-  | { readonly type: "exit"; readonly code: number | null };
+  | { readonly type: "exit"; readonly code: number | null; readonly signal?: string | number | null };
 
 /**
  * Input and output of a process, attached by a session.
@@ -147,7 +147,7 @@ export class NimbusStdio implements AsyncDisposable {
           case CONTROL: {
             const told = JSON.parse(new TextDecoder().decode(body)) as Told;
             if (told.type === "opened") resolve(stdio);
-            if (told.type === "exit") outputs.end({ exitCode: told.code, reason: null });
+            if (told.type === "exit") outputs.end({ exitCode: told.signal === undefined || told.signal === null ? told.code : null, reason: null });
             break;
           }
           default:
