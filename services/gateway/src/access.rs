@@ -179,7 +179,7 @@ impl Presented {
     }
 
     /// Whether a browser added the credential by itself.
-    fn is_ambient(&self) -> bool {
+    pub(crate) fn is_ambient(&self) -> bool {
         match self {
             Self::Nothing | Self::Malformed => true,
             Self::Credential(credential) => credential.kind == Kind::Session,
@@ -219,22 +219,26 @@ pub(crate) fn check_origin(parts: &Parts, presented: &Presented) -> Answer<()> {
     if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) || !presented.is_ambient() {
         return Ok(());
     }
-    let text = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
-    let same = match (text("sec-fetch-site"), parts.headers.get(ORIGIN)) {
-        (Some(site), _) => matches!(site, "same-origin" | "none"),
-        (None, None) => true,
-        (None, Some(origin)) => origin
-            .to_str()
-            .ok()
-            .is_some_and(|origin| is_host(origin, text(HOST.as_str()))),
-    };
-    if same {
+    if same_origin(&parts.headers) {
         Ok(())
     } else {
         Err(ApiError::new(
             Code::AuthForbidden,
             "the request comes from a page of another origin",
         ))
+    }
+}
+
+/// Whether a request comes from a page of this server, or from no page at all.
+pub(crate) fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    match (text("sec-fetch-site"), headers.get(ORIGIN)) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, None) => true,
+        (None, Some(origin)) => origin
+            .to_str()
+            .ok()
+            .is_some_and(|origin| is_host(origin, text(HOST.as_str()))),
     }
 }
 

@@ -148,6 +148,10 @@ pub(crate) mod limits {
     pub(crate) const HEADER_BYTES: usize = 16 * 1024;
     /// What is read of a request's head before it is refused unparsed.
     pub(crate) const HEAD_BUFFER: usize = 64 * 1024;
+    /// Requests at a time on one HTTP/2 connection.
+    pub(crate) const STREAMS: u32 = 256;
+    /// All names and values of the headers of an HTTP/2 request, before they are looked at.
+    pub(crate) const HEADER_LIST: u32 = 64 * 1024;
     /// Headers of one request.
     pub(crate) const HEADER_COUNT: usize = 100;
 }

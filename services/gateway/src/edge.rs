@@ -18,20 +18,28 @@ use tracing::{Instrument, Span};
 
 use crate::access::{Origin, Peer, Presented, check_origin};
 use crate::config::limits::{HEADER_BYTES, OPERATION, REQUEST};
-use crate::envelope::{Answer, ApiError, answering};
+use crate::envelope::{Answer, ApiError, Face, answering};
+use crate::proxy::Foreign;
 use crate::state::App;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Only what this server serves itself; pages are never framed.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-/// Routes that answer when an operation is done.
-const WAITING: [&str; 6] = [
+/// Routes that answer when an operation is done, or take a body of any length.
+const WAITING: [&str; 13] = [
     "/api/vms",
     "/api/vms/{id}",
     "/api/vms/{id}/start",
     "/api/vms/{id}/shutdown",
     "/api/vms/{id}/stop",
     "/api/vms/{id}/reboot",
+    "/api/tenants/{tenant}/sandboxes/{id}/exec",
+    "/api/tenants/{tenant}/sandboxes/{id}/files/content",
+    "/api/tenants/{tenant}/sandboxes/{id}/files/archive",
+    "/api/tenants/{tenant}/sandboxes/{id}/proxy/{port}/{*path}",
+    "/api/sessions/{id}/channels/files/content",
+    "/api/sessions/{id}/channels/files/archive",
+    "/p/{port}/{token}/{*path}",
 ];
 /// Routes that say nothing about where time goes.
 const UNTRACED: [&str; 5] = ["/health", "/ready", "/metrics", "/api/health", "/api/events"];
@@ -46,6 +54,7 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
     let peer = request.extensions().get::<Peer>().copied();
     let origin = peer.map(|peer| Origin::of(peer, request.headers(), &app.config));
     let is_api = request.uri().path().starts_with("/api/") || request.uri().path() == "/api";
+    let face = Face::of(request.uri().path());
     let span = span_of(&method, route, id);
 
     let presented = Presented::of(request.headers());
@@ -69,10 +78,14 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
         request.extensions_mut().insert(origin);
         within(limit, next.run(request)).await
     };
-    let mut response = guarded(id, work).instrument(span.clone()).await;
+    let mut response = guarded(id, face, work).instrument(span.clone()).await;
 
     let https = origin.is_some_and(|origin| origin.https);
-    seal(response.headers_mut(), id, is_api, https);
+    if response.extensions().get::<Foreign>().is_some() {
+        seal_foreign(response.headers_mut(), id);
+    } else {
+        seal(response.headers_mut(), id, is_api, https);
+    }
     let (status, took) = (response.status().as_u16(), begin.elapsed());
     let template = if route.is_empty() { "other" } else { route };
     app.metrics.http(method.as_str(), template, status, took);
@@ -81,11 +94,11 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
 }
 
 /// The answer, also when making it fails or panics.
-async fn guarded(id: RequestId, work: impl Future<Output = Answer<Response>>) -> Response {
-    let outcome = AssertUnwindSafe(answering(id, work)).catch_unwind().await;
+async fn guarded(id: RequestId, face: Face, work: impl Future<Output = Answer<Response>>) -> Response {
+    let outcome = AssertUnwindSafe(answering(id, face, work)).catch_unwind().await;
     match outcome.unwrap_or_else(|panic| Err(report(&*panic))) {
         Ok(response) => response,
-        Err(error) => answering(id, async { error.into_response() }).await,
+        Err(error) => answering(id, face, async { error.into_response() }).await,
     }
 }
 
@@ -202,6 +215,18 @@ fn check_parameters(app: &App, method: &Method, route: &str, query: Option<&str>
     Ok(())
 }
 
+/// What even an answer of a sandbox gets: its address may hold the token of a link.
+fn seal_foreign(headers: &mut HeaderMap, id: RequestId) {
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+}
+
 fn seal(headers: &mut HeaderMap, id: RequestId, is_api: bool, https: bool) {
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, id);
@@ -244,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_internal_error_of_its_request_and_says_nothing_of_its_cause() {
         let id = RequestId::fresh();
-        let response = guarded(id, async { panic!("the password is hunter2") }).await;
+        let response = guarded(id, Face::Machines, async { panic!("the password is hunter2") }).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();

@@ -1,4 +1,8 @@
-//! The one shape of every answer: `{"success":true,"data":…}`, or `{"success":false,"error":…,"fault":…}`.
+//! The shapes of answers.
+//!
+//! Machines and everything around them answer `{"success":true,"data":…}`, or
+//! `{"success":false,"error":…,"fault":…}`. Tenants and what is in them answer the bare resource, or
+//! `{"error":{…}}`; which of the two it is follows from the address, [`Face::of`].
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -14,17 +18,45 @@ use crate::views::At;
 
 tokio::task_local! {
     /// The request that this task answers.
-    static REQUEST: RequestId;
+    static REQUEST: (RequestId, Face);
+}
+
+/// Which shape answers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// Wrapped, with `success`.
+    Machines,
+    /// Bare resources, failures under `error`.
+    Workloads,
+}
+
+impl Face {
+    /// The shape of answers below this address.
+    pub(crate) fn of(path: &str) -> Self {
+        let is_workloads = ["/api/tenants", "/api/sessions", "/api/hosts", "/p"]
+            .iter()
+            .any(|root| {
+                path.strip_prefix(root)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            });
+        if is_workloads {
+            Self::Workloads
+        } else {
+            Self::Machines
+        }
+    }
 }
 
 /// Runs `work` as the answer to the request `id`, which failures then name.
-pub(crate) async fn answering<F: Future>(id: RequestId, work: F) -> F::Output {
-    REQUEST.scope(id, work).await
+pub(crate) async fn answering<F: Future>(id: RequestId, face: Face, work: F) -> F::Output {
+    REQUEST.scope((id, face), work).await
 }
 
 /// The id of the request that this task answers; a fresh one outside of a request.
 pub(crate) fn request_id() -> RequestId {
-    REQUEST.try_with(|id| *id).unwrap_or_else(|_| RequestId::fresh())
+    REQUEST
+        .try_with(|(id, _)| *id)
+        .unwrap_or_else(|_| RequestId::fresh())
 }
 
 /// A success.
@@ -74,6 +106,13 @@ pub(crate) struct Failure {
     pub error: String,
     /// What went wrong, for programs.
     pub fault: FaultView,
+}
+
+/// A failure of tenants and what is in them.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorEnvelope {
+    /// What went wrong.
+    pub error: FaultView,
 }
 
 /// A failure with its place in the catalogue (`GET /api/errors`).
@@ -160,7 +199,7 @@ impl ApiError {
         Self::new(Code::AuthUnauthorized, message)
     }
 
-    #[cfg(test)]
+    /// What went wrong.
     pub(crate) fn fault(&self) -> &Fault {
         &self.fault
     }
@@ -189,12 +228,20 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.fault.entry().http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let failure = Failure {
-            success: false,
-            error: self.fault.message.clone(),
-            fault: FaultView::now(&self.fault),
-        };
-        (status, self.headers, Json(failure)).into_response()
+        let view = FaultView::now(&self.fault);
+        match REQUEST.try_with(|(_, face)| *face) {
+            Ok(Face::Workloads) => {
+                (status, self.headers, Json(ErrorEnvelope { error: view })).into_response()
+            }
+            Ok(Face::Machines) | Err(_) => {
+                let failure = Failure {
+                    success: false,
+                    error: self.fault.message.clone(),
+                    fault: view,
+                };
+                (status, self.headers, Json(failure)).into_response()
+            }
+        }
     }
 }
 
@@ -209,6 +256,24 @@ mod tests {
         let response = ApiError::from(fault).into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[RETRY_AFTER], "2");
+    }
+
+    #[tokio::test]
+    async fn tenants_have_the_failures_of_their_own_face() {
+        use http_body_util::BodyExt;
+        for (path, key) in [
+            ("/api/tenants", "error"),
+            ("/api/tenants/demo/services", "error"),
+            ("/p/x", "error"),
+            ("/api/tenantsx", "fault"),
+            ("/api/vms", "fault"),
+        ] {
+            let answer = async { ApiError::new(Code::OpConflict, "no").into_response() };
+            let response = answering(RequestId::fresh(), Face::of(path), answer).await;
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let json: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(json[key]["code"], "op.conflict", "{path}");
+        }
     }
 
     #[test]

@@ -7,13 +7,13 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use nimbus_bus::Scope;
+use nimbus_bus::{Key, Scope};
 use nimbus_errors::{Code, Fault};
 use serde::de::DeserializeOwned;
 
 use crate::access::{Credential, Origin, Presented};
 use crate::config::limits::{BODY_BYTES, BODY_READ};
-use crate::envelope::{Answer, ApiError};
+use crate::envelope::{Answer, ApiError, request_id};
 use crate::principals::Principal;
 use crate::state::App;
 
@@ -30,16 +30,76 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
                 "the body has to be application/json",
             ));
         }
-        let bytes = read(request).await?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let path = error.path().to_string();
-            malformed(&path, &plain(&error.into_inner().to_string()))
-        })?;
-        json.end()
-            .map_err(|error| malformed(".", &plain(&error.to_string())))?;
-        Ok(Self(value))
+        parse(&read(request).await?).map(Self)
     }
+}
+
+/// A JSON body that may be left out; unknown fields are refused by name.
+pub(crate) struct Lenient<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for Lenient<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+        let typed = is_json(request.headers());
+        let bytes = read(request).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !typed {
+            return Err(ApiError::new(
+                Code::OpUnsupportedMediaType,
+                "the body has to be application/json",
+            ));
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+/// A body without fields.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
+/// What makes a repeat of this request the same request: the client's `Idempotency-Key`, else the
+/// request itself, which the bus may send twice.
+pub(crate) struct Once(pub(crate) Key);
+
+impl FromRequestParts<App> for Once {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let Some(value) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(Key::of(request_id())));
+        };
+        value
+            .to_str()
+            .ok()
+            .filter(|text| {
+                (1..=LONGEST_KEY).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+            })
+            .map(|text| Self(Key::new(text)))
+            .ok_or_else(|| {
+                ApiError::field(
+                    "Idempotency-Key",
+                    format!("Idempotency-Key: expected 1 to {LONGEST_KEY} visible ASCII characters"),
+                )
+            })
+    }
+}
+
+/// Longest `Idempotency-Key`.
+const LONGEST_KEY: usize = 128;
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        malformed(&path, &plain(&error.into_inner().to_string()))
+    })?;
+    json.end()
+        .map_err(|error| malformed(".", &plain(&error.to_string())))?;
+    Ok(value)
 }
 
 fn is_json(headers: &http::HeaderMap) -> bool {

@@ -5,37 +5,68 @@ use std::collections::HashMap;
 use http::Method;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
+};
 
 use crate::access::COOKIE_NAME;
-use crate::envelope::{Failure, FaultView, Remediation};
+use crate::envelope::{ErrorEnvelope, Face, Failure, FaultView, Remediation};
 
 /// The document of this server.
 #[must_use]
 pub fn document() -> OpenApi {
     let mut document = crate::routes::router().into_openapi();
-    for item in document.paths.paths.values_mut() {
+    // The rest of a path is one parameter to OpenAPI.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
+    for (path, item) in &mut document.paths.paths {
+        let face = Face::of(path);
         let operations = [
-            &mut item.get,
-            &mut item.post,
-            &mut item.put,
-            &mut item.patch,
-            &mut item.delete,
+            (Method::GET, &mut item.get),
+            (Method::POST, &mut item.post),
+            (Method::PUT, &mut item.put),
+            (Method::PATCH, &mut item.patch),
+            (Method::DELETE, &mut item.delete),
+            (Method::OPTIONS, &mut item.options),
+            (Method::HEAD, &mut item.head),
         ];
-        for response in operations
-            .into_iter()
-            .flatten()
-            .flat_map(|operation| operation.responses.responses.values_mut())
-        {
-            if let RefOr::T(response) = response
-                && response.description.is_empty()
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            if let Some(id) = &mut operation.operation_id
+                && id.ends_with('.')
             {
-                // OpenAPI 3.1 wants one of every answer.
-                "What was asked for.".clone_into(&mut response.description);
+                // One handler for several methods: each is an operation of its own.
+                id.push_str(&method.as_str().to_lowercase());
+            }
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response {
+                    finish(response, face);
+                }
             }
         }
     }
     document
+}
+
+/// What the macros cannot know of an answer.
+fn finish(response: &mut Response, face: Face) {
+    if response.description.is_empty() {
+        // OpenAPI 3.1 wants one of every answer.
+        "What was asked for.".clone_into(&mut response.description);
+    }
+    if face == Face::Workloads {
+        for content in response.content.values_mut() {
+            if let RefOr::T(content) = content
+                && let Some(RefOr::Ref(schema)) = &mut content.schema
+                && schema.ref_location.ends_with("/Failure")
+            {
+                *schema = Ref::from_schema_name("ErrorEnvelope");
+            }
+        }
+    }
 }
 
 /// What the routes' documentation is added to.
@@ -46,7 +77,9 @@ pub(crate) fn frame() -> OpenApi {
     )));
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("A personal access token, `nbp_…`."))
+        .description(Some(
+            "A personal access token `nbp_…`, an API key `nimbus_ak_…`, or the admin token `nimbus_at_…`.",
+        ))
         .build();
     OpenApiBuilder::new()
         .info(
@@ -54,9 +87,10 @@ pub(crate) fn frame() -> OpenApi {
                 .title("Nimbus")
                 .version(env!("CARGO_PKG_VERSION"))
                 .description(Some(
-                    "Every answer with a body is `{\"success\":true,\"data\":…}` or `{\"success\":false,\"error\":…,\"fault\":…}`, \
-                     except for health, readiness, metrics and streams. Unknown fields and query parameters are refused by name. \
-                     The codes of `fault` are listed by `GET /api/errors`.",
+                    "Machines, accounts and operations answer `{\"success\":true,\"data\":…}` or `{\"success\":false,\"error\":…,\"fault\":…}`; \
+                     tenants, services, sandboxes and sessions answer the bare resource or `{\"error\":{…}}`. Health, readiness, metrics \
+                     and streams have shapes of their own. Unknown fields and query parameters are refused by name. \
+                     The codes of failures are listed by `GET /api/errors`.",
                 ))
                 .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build())),
         )
@@ -65,6 +99,7 @@ pub(crate) fn frame() -> OpenApi {
                 .security_scheme("session", session)
                 .security_scheme("token", SecurityScheme::Http(token))
                 .schema_from::<Failure>()
+                .schema_from::<ErrorEnvelope>()
                 .schema_from::<FaultView>()
                 .schema_from::<Remediation>()
                 .build(),
@@ -86,6 +121,8 @@ pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Oper
         (Method::PUT, &item.put),
         (Method::PATCH, &item.patch),
         (Method::DELETE, &item.delete),
+        (Method::OPTIONS, &item.options),
+        (Method::HEAD, &item.head),
     ]
     .into_iter()
     .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))

@@ -5,9 +5,17 @@ mod api_keys;
 mod auth;
 mod catalog;
 mod cluster;
+mod commands;
 mod events;
+mod files;
 mod operations;
+mod preview;
+mod sandboxes;
+mod services;
+mod session_files;
+pub(crate) mod sessions;
 mod system;
+mod tenants;
 mod traces;
 mod vms;
 
@@ -23,7 +31,15 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::state::App;
-use crate::{assets, edge, openapi};
+use crate::{assets, edge, grpc, openapi};
+
+/// One JSON value per line.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// The limit of a list of resources as the contract takes it: numbers outside are taken for the nearest.
+fn page_limit(limit: Option<i64>) -> Option<u32> {
+    limit.and_then(|limit| u32::try_from(limit.clamp(1, 100)).ok())
+}
 
 /// Every route with its documentation.
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -31,7 +47,15 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(system::router())
         .merge(auth::router())
         .merge(account::router())
+        .merge(tenants::router())
         .merge(api_keys::router())
+        .merge(services::router())
+        .merge(sandboxes::router())
+        .merge(commands::router())
+        .merge(files::router())
+        .merge(sessions::router())
+        .merge(session_files::router())
+        .merge(preview::router())
         .merge(catalog::router())
         .merge(vms::router())
         .merge(operations::router())
@@ -47,8 +71,9 @@ pub(crate) fn service(app: &App) -> Router {
     routes
         .method_not_allowed_fallback(assets::method_not_allowed)
         .fallback_service(portal)
-        .layer(from_fn_with_state(app.clone(), edge::pass))
         .with_state(app.clone())
+        .merge(grpc::router(app).reset_fallback())
+        .layer(from_fn_with_state(app.clone(), edge::pass))
 }
 
 /// The documentation of every answer that is not a success.
@@ -60,7 +85,7 @@ impl IntoResponses for Refused {
             .schema(Some(Ref::from_schema_name("Failure")))
             .build();
         let response = ResponseBuilder::new()
-            .description("Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes.")
+            .description("Refused or failed; its code says why, `GET /api/errors` lists the codes.")
             .content("application/json", failure)
             .build();
         BTreeMap::from([("default".to_owned(), response.into())])

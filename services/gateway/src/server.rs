@@ -1,4 +1,4 @@
-//! Connections: accepting, TLS, HTTP/1.1, and ending them in order.
+//! Connections: accepting, TLS, HTTP/1.1 and HTTP/2 (which gRPC needs), and ending them in order.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,9 +11,9 @@ use axum::body::Body;
 use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use nimbus_service::{Ctx, OnError, RunError};
 use nimbus_telemetry::{Metrics, Traces};
 use rustls::ServerConfig;
@@ -31,6 +31,7 @@ use tower::ServiceExt;
 use crate::access::Peer;
 use crate::config::{GatewayConfig, limits};
 use crate::hub;
+use crate::prompt::Prompt;
 use crate::state::App;
 
 /// Serves HTTP on `listener` until [`Ctx::stop`] fires, then drains for at most ten seconds.
@@ -146,12 +147,23 @@ impl Server {
             request.extensions_mut().insert(peer);
             async move { Ok::<Response, Infallible>(answer(router, request).await) }
         });
-        let connection = http1::Builder::new()
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits::HEADER_READ)
             .max_headers(limits::HEADER_COUNT)
-            .max_buf_size(limits::HEAD_BUFFER)
-            .serve_connection(TokioIo::new(stream), service);
+            .max_buf_size(limits::HEAD_BUFFER);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits::TCP_KEEPALIVE)
+            .keep_alive_timeout(limits::HEADER_READ)
+            .max_concurrent_streams(limits::STREAMS)
+            .max_header_list_size(limits::HEADER_LIST);
+        // Which of the two it is shows in the first bytes, and waiting for those is bounded here.
+        let stream = Prompt::new(stream, limits::HEADER_READ);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let outcome = tokio::select! {
             outcome = connection.as_mut() => outcome,
@@ -215,6 +227,6 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, RunError> {
                 error,
             )
         })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

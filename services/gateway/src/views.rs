@@ -6,6 +6,7 @@ pub(crate) mod machine;
 pub(crate) mod operation;
 pub(crate) mod system;
 pub(crate) mod trace;
+pub(crate) mod workloads;
 
 use std::borrow::Cow;
 

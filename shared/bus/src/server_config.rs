@@ -61,6 +61,8 @@ pub(crate) fn render(options: &ServerConfigOptions, trust: &Trust) -> String {
     line("listen", &quoted(&options.listen));
     // A client shows its credential in one line, and the gateway's names every method it may call.
     line("max_control_line", "64KB");
+    // The answer of a command holds up to a MiB of each of its outputs; the default is one MiB in all.
+    line("max_payload", "4MB");
     line("operator", &trust.operator);
     line("system_account", system);
     line("resolver", "MEMORY");

@@ -108,7 +108,7 @@ async fn revoke_token(State(app): State<App>, signed: Signed, Id(id): Id<TokenId
 }
 
 /// The caller's sessions, newest first.
-#[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions", tag = "Account", security(("session" = []), ("token" = [])),
+#[utoipa::path(get, path = "/api/account/sessions", operation_id = "list_sessions", tag = "Account", security(("session" = []), ("token" = [])),
     responses((status = 200, body = Data<Vec<SessionView>>), Refused))]
 async fn list_sessions(State(app): State<App>, signed: Signed) -> Answer<Data<Vec<SessionView>>> {
     let sessions = app.ask_for::<ListSessions>(&signed.principal, &()).await?;
@@ -116,7 +116,7 @@ async fn list_sessions(State(app): State<App>, signed: Signed) -> Answer<Data<Ve
 }
 
 /// Ends a session.
-#[utoipa::path(delete, path = "/api/sessions/{id}", operation_id = "revoke_session", tag = "Account",
+#[utoipa::path(delete, path = "/api/account/sessions/{id}", operation_id = "revoke_session", tag = "Account",
     params(("id" = String, Path, description = "The session, `ses_…`.")), security(("session" = []), ("token" = [])),
     responses((status = 204, description = "Ended."), Refused))]
 async fn revoke_session(State(app): State<App>, signed: Signed, Id(id): Id<SessionId>) -> Answer<StatusCode> {

@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Refused;
-use crate::envelope::{Answer, ApiError, Data, FaultView, Page, answering, request_id};
+use crate::envelope::{Answer, ApiError, Data, Face, FaultView, Page, answering, request_id};
 use crate::extract::{Admin, Body, Id, Params, Signed};
 use crate::follow::{Follow, failure};
 use crate::state::App;
@@ -253,7 +253,7 @@ async fn outcome(
 
 fn narrate(app: App, signed: Signed, operation: Operation, generated: bool) -> Response {
     let (send, receive) = mpsc::channel(16);
-    let work = answering(request_id(), async move {
+    let work = answering(request_id(), Face::Machines, async move {
         tell(&app, &signed, operation, generated, &send).await
     });
     tokio::spawn(work.in_current_span());
