@@ -1,6 +1,7 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { Cluster } from "./cluster";
 import { OUTPUT } from "./paths";
 import { Program } from "./process";
@@ -32,6 +33,14 @@ const SETTINGS = {
   NIMBUS_MACHINE_RECONCILE_SECONDS: "0",
   NIMBUS_MACHINE_WATCH_SECONDS: "1",
 };
+
+/** An image that the engine has, with a shell and nothing to pull. */
+export const IMAGE = "nimbus.test/busybox:1";
+
+interface Sandbox {
+  metadata: { id: string };
+  status: { lifecycleState: string };
+}
 
 const POOL = { IP_POOL_START: "10.77.0.50", IP_POOL_END: "10.77.0.69", GATEWAY_IP: "10.77.0.1" };
 
@@ -119,6 +128,41 @@ export class World {
     return this.ask(user, "POST", "/api/vms", { hostname, tier: "small", os_template: "ubuntu-24.04", generate_key: true, ...more });
   }
 
+  /** The id of a user's personal tenant. */
+  async tenant(user: User): Promise<string> {
+    return (await this.ask<{ tenant_id: string }>(user, "GET", "/api/me")).tenant_id;
+  }
+
+  /** Asks a route that answers with the bare resource. */
+  async work<T>(user: User, method: string, route: string, body?: unknown): Promise<T> {
+    const answer = await this.send(method, route, body, { authorization: `Bearer ${await this.token(user)}` });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`${method} ${route} was answered with ${answer.status}: ${text}`);
+    return (text === "" ? undefined : JSON.parse(text)) as T;
+  }
+
+  /** Makes a sandbox that waits for what comes, and waits until it is ready. */
+  async sandbox(user: User, name: string, more: Record<string, unknown> = {}): Promise<string> {
+    const tenant = await this.tenant(user);
+    const spec = {
+      owner: { kind: "standalone", displayName: name },
+      backend: "container",
+      root: { kind: "oci_image", source: { kind: "reference", reference: IMAGE } },
+      process: { argv: ["sh", "-c", "echo here I am; exec sleep 3600"] },
+      ttlMs: 600_000,
+      ...more,
+    };
+    const made = await this.work<Sandbox>(user, "POST", `/api/tenants/${tenant}/sandboxes`, { profile: "worker", spec });
+    const { id } = made.metadata;
+    const until = Date.now() + 60_000;
+    for (let seen = made; seen.status.lifecycleState !== "ready"; ) {
+      if (Date.now() > until || ["failed", "stopped"].includes(seen.status.lifecycleState)) throw new Error(`${name} did not get ready: ${JSON.stringify(seen.status)}`);
+      await pause(100);
+      seen = await this.work<Sandbox>(user, "GET", `/api/tenants/${tenant}/sandboxes/${id}`);
+    }
+    return id;
+  }
+
   private async register(name: string, email: string): Promise<User> {
     const user = { name, email, password: `correct horse of ${name}` };
     const answer = await this.send("POST", "/api/auth/register", user);
@@ -133,7 +177,7 @@ export class World {
     if (!login.ok) throw new Error(`${user.email} could not sign in: ${await login.text()}`);
     const cookie = login.headers.getSetCookie().map((item) => item.split(";")[0]).join("; ");
     const admin = user === (await this.admin());
-    const scopes = ["machines:read", "machines:write", ...(admin ? ["admin"] : [])];
+    const scopes = ["machines:read", "machines:write", "workloads:read", "workloads:write", ...(admin ? ["admin"] : [])];
     const made = await this.send("POST", "/api/tokens", { name: "browser tests", scopes }, { cookie, origin: this.url });
     const text = await made.text();
     if (!made.ok) throw new Error(`no token for ${user.email}: ${text}`);

@@ -43,7 +43,7 @@ test("a token is shown once, works, and is revoked", async ({ page, world }) => 
   expect(await use("GET")).toBe(401);
 });
 
-test("sessions elsewhere are listed and ended", async ({ page, world, browser }) => {
+test("browsers elsewhere are listed and signed out", async ({ page, world, browser }) => {
   const admin = await world.admin();
   const elsewhere = await browser.newContext({ baseURL: world.url, userAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0" });
   const far = await elsewhere.newPage();
@@ -53,7 +53,7 @@ test("sessions elsewhere are listed and ended", async ({ page, world, browser })
 
   await signIn(page, admin);
   await page.goto("/access");
-  const sessions = page.getByRole("grid", { name: "Sessions" });
+  const sessions = page.getByRole("grid", { name: "Browsers" });
   await expect(sessions.getByRole("row", { name: /this one/ })).toHaveCount(1);
   await sessions.getByRole("button", { name: /^Sign out Firefox/ }).click();
   await expect(sessions.getByRole("row", { name: /Firefox/ })).toBeHidden();

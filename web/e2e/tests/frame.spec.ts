@@ -87,7 +87,10 @@ test("a phone has everything the desk has", async ({ page, world }) => {
   await page.goto("/machines");
   await expect(row(page, "pocket")).toContainText("Running");
   const bar = page.getByRole("navigation", { name: "Main" });
-  await bar.getByRole("link", { name: "Nodes" }).click();
+  await bar.getByRole("link", { name: "Sandboxes" }).click();
+  await expect(title(page, "Sandboxes")).toBeVisible();
+  await bar.getByRole("button", { name: "More" }).click();
+  await page.getByRole("menuitem", { name: "Nodes" }).click();
   await expect(title(page, "Nodes")).toBeVisible();
   await bar.getByRole("button", { name: "More" }).click();
   await page.getByRole("menuitem", { name: "Traces" }).click();
@@ -101,7 +104,7 @@ test("a phone has everything the desk has", async ({ page, world }) => {
   await page.getByRole("button", { name: "Create machine" }).click();
   await expect(title(page, "pocket-2 is ready")).toBeVisible();
   const wider = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  for (const path of ["/machines", "/machines/new", "/access", "/nodes", "/addresses", "/activity", "/traces"]) {
+  for (const path of ["/machines", "/machines/new", "/sandboxes", "/sandboxes/new", "/services", "/services/new", "/sessions", "/access", "/nodes", "/hosts", "/addresses", "/activity", "/traces"]) {
     await page.goto(path);
     await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
     expect(await wider(), `${path} is wider than the screen`).toBe(0);

@@ -16,7 +16,7 @@ test("axe is really asked", async ({ page }) => {
 test("keys and tokens", async ({ page, world }) => {
   await signIn(page, await world.admin());
   await page.goto("/access");
-  await expect(page.getByRole("grid", { name: "Sessions" })).toBeVisible();
+  await expect(page.getByRole("grid", { name: "Browsers" })).toBeVisible();
   await look(page, "access");
   await page.getByRole("button", { name: "Create token" }).click();
   await expect(page.getByRole("dialog")).toBeVisible();

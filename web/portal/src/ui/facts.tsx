@@ -1,4 +1,5 @@
 import type { ReactNode } from "react";
+import { cx } from "./cx";
 
 export interface Fact {
   label: string;
@@ -6,9 +7,9 @@ export interface Fact {
 }
 
 /** Properties: quiet labels, exact values. */
-export function Facts({ items }: { items: readonly Fact[] }) {
+export function Facts({ items, aligned }: { items: readonly Fact[]; /** All labels as wide, where several lists stand side by side. */ aligned?: boolean }) {
   return (
-    <dl className="grid grid-cols-[auto_minmax(0,1fr)] gap-x-6 text-sm">
+    <dl className={cx("grid gap-x-6 text-sm", aligned ? "grid-cols-[5.5rem_minmax(0,1fr)]" : "grid-cols-[auto_minmax(0,1fr)]")}>
       {items.map((item) => (
         <div key={item.label} className="col-span-2 grid min-h-9 grid-cols-subgrid items-center border-b border-line last:border-b-0">
           <dt className="text-muted">{item.label}</dt>

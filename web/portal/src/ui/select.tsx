@@ -18,9 +18,11 @@ export interface SelectProps<K extends string> {
   value: K;
   onChange: (value: K) => void;
   className?: string;
+  /** As high as the fields beside it. */
+  tall?: boolean;
 }
 
-export function Select<K extends string>({ label, hideLabel, options, value, onChange, className }: SelectProps<K>) {
+export function Select<K extends string>({ label, hideLabel, options, value, onChange, className, tall }: SelectProps<K>) {
   return (
     <AriaSelect
       className={cx("flex flex-col gap-1.5", className)}
@@ -32,7 +34,7 @@ export function Select<K extends string>({ label, hideLabel, options, value, onC
       {...(hideLabel ? { "aria-label": label } : {})}
     >
       {hideLabel ? null : <Label className="text-sm font-medium">{label}</Label>}
-      <Button className="inline-flex h-8 items-center justify-between gap-2 rounded border border-line-strong bg-panel pr-2 pl-2.5 text-sm data-hovered:bg-hover">
+      <Button className={cx("inline-flex items-center justify-between gap-2 rounded border border-line-strong bg-panel pr-2 pl-2.5 text-sm data-hovered:bg-hover", tall ? "h-9" : "h-8")}>
         <SelectValue className="truncate">{({ selectedText }) => selectedText}</SelectValue>
         <ChevronDown className="text-muted" />
       </Button>

@@ -15,6 +15,8 @@ const FONT_SIZE = 13;
 /** Colours as the browser computes them from our tokens, because the terminal knows no variables. */
 function colours(host: HTMLElement): ITheme {
   const probe = document.createElement("span");
+  // Where motion is reduced every change of a colour is a very short transition, and would be read before its end.
+  probe.style.setProperty("transition", "none", "important");
   host.append(probe);
   const of = (value: string) => {
     probe.style.color = value;

@@ -144,8 +144,8 @@ function CreateForm() {
             description="Optional, for lists only."
             error={shown.name}
           />
-          <Select label="Lifetime" options={LIFETIMES} value={LIFETIMES.find((item) => item.key === draft.ttl)?.key ?? "3600000"} onChange={(ttl) => { change({ ttl }); }} />
-          <Select label="When idle" options={IDLE_TIMES} value={IDLE_TIMES.find((item) => item.key === draft.idle)?.key ?? "none"} onChange={(idle) => { change({ idle }); }} />
+          <Select tall label="Lifetime" options={LIFETIMES} value={LIFETIMES.find((item) => item.key === draft.ttl)?.key ?? "3600000"} onChange={(ttl) => { change({ ttl }); }} />
+          <Select tall label="When idle" options={IDLE_TIMES} value={IDLE_TIMES.find((item) => item.key === draft.idle)?.key ?? "none"} onChange={(idle) => { change({ idle }); }} />
         </div>
         <Options draft={draft} change={change} problems={shown} policy={policy} tenant={tenant} />
         {create.isError ? <InlineError error={create.error} /> : null}

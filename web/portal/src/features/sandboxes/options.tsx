@@ -52,7 +52,10 @@ export function Options({
   const [adding, setAdding] = useState(false);
   const limits = [draft.vcpus === "" ? null : `${draft.vcpus} vCPU`, draft.memoryMib === "" ? null : `${draft.memoryMib} MiB`, draft.diskGib === "" ? null : `${draft.diskGib} GiB disk`].filter((part) => part !== null);
   return (
-    <section aria-label="Options" className="overflow-hidden rounded-lg border border-line bg-panel">
+    <section aria-labelledby="options" className="overflow-hidden rounded-lg border border-line bg-panel">
+      <h2 id="options" className="sr-only">
+        Options
+      </h2>
       <Fold title="Resources" summary={policy.resources ? (limits.length === 0 ? "the tenant's defaults" : limits.join(" · ")) : "fixed by policy"}>
         {policy.resources ? (
           <div className="grid gap-4 sm:grid-cols-4">
@@ -80,7 +83,7 @@ export function Options({
                   <div className="w-28">
                     <Field label={`Port ${index + 1}`} value={item.port} onChange={(port) => { set({ port }); }} inputMode="numeric" placeholder="8080" mono />
                   </div>
-                  <Select label="Protocol" options={PROTOCOLS} value={item.protocol} onChange={(protocol) => { set({ protocol }); }} className="w-28" />
+                  <Select tall label="Protocol" options={PROTOCOLS} value={item.protocol} onChange={(protocol) => { set({ protocol }); }} className="w-28" />
                 </>
               )}
             />
@@ -161,7 +164,7 @@ export function Options({
               onChange={(egress) => { change({ egress }); }}
               render={(item, set, index) => (
                 <>
-                  <Select label="Protocol" options={PROTOCOLS} value={item.protocol} onChange={(protocol) => { set({ protocol, port: protocol === "https" ? "443" : protocol === "http" ? "80" : item.port }); }} className="w-28" />
+                  <Select tall label="Protocol" options={PROTOCOLS} value={item.protocol} onChange={(protocol) => { set({ protocol, port: protocol === "https" ? "443" : protocol === "http" ? "80" : item.port }); }} className="w-28" />
                   <div className="min-w-40 flex-1">
                     <Field label={`Host ${index + 1}`} value={item.host} onChange={(host) => { set({ host }); }} mono autoComplete="off" placeholder="pypi.org" />
                   </div>

@@ -41,7 +41,7 @@ export function Preview({ sandbox }: { sandbox: Sandbox }) {
         <div className="w-28">
           <Field label="Port inside" value={port} onChange={setPort} mono inputMode="numeric" placeholder="8080" isDisabled={refusal !== null} />
         </div>
-        <Select label="Works for" options={TIMES} value={ttl} onChange={setTtl} className="w-36" />
+        <Select tall label="Works for" options={TIMES} value={ttl} onChange={setTtl} className="w-36" />
         <Button type="submit" kind="primary" className="h-9" isPending={make.isPending} pendingLabel="Making" disabledReason={refusal ?? (valid ? null : "Enter a port first.")}>
           Make link
         </Button>

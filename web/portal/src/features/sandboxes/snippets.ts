@@ -60,7 +60,7 @@ export function cliSnippet({ profile, spec, labels }: CreateSandbox, tenant: str
   for (const each of spec.process?.secrets ?? []) flag("secret", `${each.secret}=${each.variable}`);
   for (const rule of spec.network?.egress.allow ?? []) flag("allow", `${rule.protocol}://${rule.host}:${rule.port}`);
   for (const mount of spec.mounts ?? []) if (mount.kind === "volume") flag("volume", `${mount.name}:${mount.target}`);
-  if (spec.process?.cwd !== undefined) flag("cwd", spec.process.cwd);
+  if (spec.process?.cwd !== undefined) flag("workdir", spec.process.cwd);
   if (spec.process?.user !== undefined) flag("user", spec.process.user);
   if (spec.process?.terminal === true) parts.push("--tty");
   if (spec.readOnlyRoot === true) parts.push("--read-only");

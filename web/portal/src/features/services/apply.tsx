@@ -91,6 +91,7 @@ export function CreateServicePage() {
         }}
       >
         <Field label="Name" value={draft.name} onChange={(value) => { change({ name: value }); }} mono autoFocus autoComplete="off" maxLength={63} placeholder="worker" description="What others depend on. It cannot be changed later." error={shown.name} />
+        <div>
         <Segments
           label="Editor"
           options={EDITORS}
@@ -101,13 +102,14 @@ export function CreateServicePage() {
             setEditor(next);
           }}
         />
+        </div>
         {editor === "form" ? (
           <DraftForm draft={draft} change={change} problems={shown} />
         ) : (
           <Field label="Definition" value={text} onChange={setText} mono rows={18} error={parsed.ok || text === "" ? null : parsed.problem} description="Labels and the backend, as the API takes them." />
         )}
         {draft.kind === "sandbox" ? (
-          <Select
+          <Select tall
             label="Afterwards"
             options={[
               { key: "yes", label: "Start it at once" },
@@ -167,7 +169,7 @@ function DraftForm({ draft, change, problems }: { draft: ServiceDraft; change: (
           <Field label="Health path" mono value={draft.healthPath} onChange={(healthPath) => { change({ healthPath }); }} autoComplete="off" description="Asked for every 30 s; a 2xx answer is healthy." error={problems.healthPath} />
         </>
       ) : (
-        <Select label="Provider" options={PROVIDERS} value={PROVIDERS.find((item) => item.key === draft.provider)?.key ?? "loadBalancer"} onChange={(provider) => { change({ provider }); }} className="max-w-64" />
+        <Select tall label="Provider" options={PROVIDERS} value={PROVIDERS.find((item) => item.key === draft.provider)?.key ?? "loadBalancer"} onChange={(provider) => { change({ provider }); }} className="max-w-64" />
       )}
     </>
   );
