@@ -131,7 +131,9 @@ fn policy(text: &str) -> Result<Csv, String> {
         .find(|word| !["resources", "ports", "egress", "mounts"].contains(&word.as_str()))
     {
         None => Ok(list),
-        Some(word) => Err(format!("expected resources, ports, egress or mounts, not {word:?}")),
+        Some(word) => Err(format!(
+            "expected resources, ports, egress or mounts, not {word:?}"
+        )),
     }
 }
 

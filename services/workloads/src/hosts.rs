@@ -1,0 +1,50 @@
+//! Hosts: what they offer, what they tell, what they are told.
+
+pub(crate) mod beat;
+pub(crate) mod place;
+pub(crate) mod row;
+pub(crate) mod view;
+
+use nimbus_proto::workloads::{Host, Offered};
+
+use crate::error::WorkError;
+use crate::works::Works;
+
+impl Works {
+    /// Every host, by name.
+    pub(crate) async fn list_hosts(&self) -> Result<Vec<Host>, WorkError> {
+        let rows = row::list(&self.store).await?;
+        Ok(rows.into_iter().map(|row| row.shown()).collect())
+    }
+
+    /// What can be run here now.
+    pub(crate) async fn offers(&self) -> Result<Offered, WorkError> {
+        let mut offered = Offered::default();
+        let collect = |into: &mut Vec<String>, from: &[String]| {
+            for one in from {
+                if !into.contains(one) {
+                    into.push(one.clone());
+                }
+            }
+        };
+        let (now, limit) = (self.now(), self.config.host_lost_after);
+        for row in row::list(&self.store).await? {
+            if row.lost || now.since(row.seen_at) > limit {
+                continue;
+            }
+            offered.hosts += 1;
+            collect(&mut offered.backends, &row.facts.backends);
+            collect(&mut offered.engines, std::slice::from_ref(&row.facts.engine));
+            collect(&mut offered.missing, &row.facts.missing);
+        }
+        Ok(offered)
+    }
+
+    /// Reads the hosts anew: others may have heard of them.
+    pub(crate) async fn refresh_hosts(&self) -> Result<(), WorkError> {
+        let epoch = self.hosts.epoch();
+        let rows = row::list(&self.store).await?;
+        self.hosts.replace(epoch, rows);
+        Ok(())
+    }
+}

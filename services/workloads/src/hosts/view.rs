@@ -1,0 +1,72 @@
+//! The hosts as this replica knows them, for placing without a read.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nimbus_proto::workloads::Resources;
+
+use super::row::HostRow;
+
+/// The hosts, in memory. The database's own bounds decide; this only chooses well.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    rows: HashMap<String, HostRow>,
+    epoch: u64,
+}
+
+impl Hosts {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Call before reading what will be given to [`Hosts::replace`].
+    pub(crate) fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// All hosts as they were read since `epoch`; what was heard in between is newer.
+    pub(crate) fn replace(&self, epoch: u64, rows: Vec<HostRow>) {
+        let mut inner = self.lock();
+        if inner.epoch == epoch {
+            inner.rows = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
+        }
+    }
+
+    /// A host as it is now.
+    pub(crate) fn put(&self, row: HostRow) {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        inner.rows.insert(row.name.clone(), row);
+    }
+
+    /// Looks at all of them without copying.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &HostRow>) -> T) -> T {
+        look(&mut self.lock().rows.values())
+    }
+
+    /// A sandbox was placed: the next one is to see it.
+    pub(crate) fn charged(&self, host: &str, with: &Resources, image: &str) {
+        if let Some(row) = self.lock().rows.get_mut(host) {
+            row.used_cpu += u64::from(with.cpu_milli);
+            row.used_memory += with.memory_bytes;
+            row.used_disk += with.disk_bytes;
+            row.sandboxes += 1;
+            if let Some((_, waiting)) = row.warm.iter_mut().find(|(of, _)| of == image) {
+                *waiting = waiting.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A sandbox has ended.
+    pub(crate) fn given_back(&self, host: &str, what: &Resources) {
+        if let Some(row) = self.lock().rows.get_mut(host) {
+            row.used_cpu = row.used_cpu.saturating_sub(u64::from(what.cpu_milli));
+            row.used_memory = row.used_memory.saturating_sub(what.memory_bytes);
+            row.used_disk = row.used_disk.saturating_sub(what.disk_bytes);
+            row.sandboxes = row.sandboxes.saturating_sub(1);
+        }
+    }
+}
