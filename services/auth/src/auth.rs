@@ -123,6 +123,15 @@ impl Auth {
     }
 }
 
+/// Refuses callers who are no person: a key is not its maker, and the operator never registered.
+pub(crate) fn require_person(caller: &Identity) -> Result<(), Fault> {
+    if caller.key.is_none() && !caller.is_operator() {
+        return Ok(());
+    }
+    let code = nimbus_errors::Code::AuthPermissionDenied;
+    Err(Fault::new(code, "there is no account behind the credential"))
+}
+
 /// Refuses callers whose credential does not allow managing the account.
 pub(crate) fn require_account(caller: &Identity) -> Result<(), Fault> {
     if caller.may(Scope::Account) {

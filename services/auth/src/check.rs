@@ -12,6 +12,8 @@ const EMAIL_MOST: usize = 254;
 const NAME_MOST: usize = 100;
 const TOKEN_NAME_MOST: usize = 64;
 const GRANTS_MOST: usize = 16;
+/// In JSON, as an access token carries them.
+const GRANTS_LONGEST: usize = 8 * 1024;
 const NAMES_MOST: usize = 64;
 const SERVICE_NAME_MOST: usize = 63;
 const CHANNELS: [&str; 4] = ["stdio", "files", "cdp", "page"];
@@ -123,6 +125,13 @@ pub(crate) fn grants(tenant: &str, grants: &[Grant]) -> Result<(), AuthError> {
                 "a grant names its channels, each once",
             ));
         }
+    }
+    let length = serde_json::to_string(grants).map_or(usize::MAX, |text| text.len());
+    if length > GRANTS_LONGEST {
+        return Err(invalid(
+            "grants",
+            "the grants of a key are too long; use `*` for every action",
+        ));
     }
     if names > NAMES_MOST {
         return Err(invalid("grants.services", "a key names at most 64 services"));

@@ -8,7 +8,7 @@ use nimbus_proto::auth::{
     RevokeToken, RotateAdmin, Setup, VerifyingKeys,
 };
 
-use crate::auth::{Auth, require_account};
+use crate::auth::{Auth, require_account, require_person};
 
 /// A handler of `M` with a clone of the service's state for each request.
 fn with<M, F, R>(auth: &Auth, answer: F) -> impl Fn(Incoming<M>) -> R + Send + Sync + 'static
@@ -42,6 +42,7 @@ pub(crate) async fn serve(bus: &Bus, auth: &Auth) -> Result<Serving, BusError> {
         Ok(auth.exchange_token(&call.request.secret).await?)
     }))
     .method::<Me, _, _>(with(auth, |auth, call: Incoming<Me>| async move {
+        require_person(call.user()?)?;
         Ok(auth.me(call.user()?).await?)
     }))
     .method::<ChangePassword, _, _>(with(auth, |auth, call: Incoming<ChangePassword>| async move {

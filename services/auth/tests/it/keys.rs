@@ -97,7 +97,9 @@ async fn a_key_from_making_to_revoking() {
             program.identity
         );
 
-        // Nothing that a key shows makes or ends keys.
+        // It is not its maker, and makes or ends no keys.
+        let me = world.gateway.call::<Me>(&()).on_behalf_of(&program).await;
+        assert!(me.unwrap_err().is(Code::AuthPermissionDenied));
         assert!(
             list(&world, &program, "demo")
                 .await
