@@ -87,7 +87,7 @@ export async function done(answer: Answer<unknown>): Promise<void> {
 export interface Call {
   /** Sent to its end even if the page goes away. */
   keepalive?: boolean;
-  method?: "GET" | "POST" | "PUT" | "DELETE";
+  method?: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   query?: Record<string, string | number | boolean | undefined>;
   body?: unknown;
   headers?: Record<string, string>;

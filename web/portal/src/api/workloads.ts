@@ -416,6 +416,7 @@ export const work = {
     }),
   tenant: (id: string) => ask(tenantPath(id), one("tenant", isTenant)),
   createTenant: (id: string) => ask("/api/tenants", one("tenant", isTenant), { method: "POST", body: { id } }),
+  configureTenant: (id: string, change: { policy: Policy; sandboxes?: number }) => ask(tenantPath(id), one("tenant", isTenant), { method: "PATCH", body: change }),
   deleteTenant: (id: string) => ask(tenantPath(id), nothing, { method: "DELETE" }),
 
   sandboxes: (tenant: string) => every(`${tenantPath(tenant)}/sandboxes`, toSandbox),

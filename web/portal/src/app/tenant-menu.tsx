@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { lazy, Suspense, useState } from "react";
 import { Button as AriaButton } from "react-aria-components/Button";
 import { Form } from "react-aria-components/Form";
 import { keys, queries } from "~/api/queries";
@@ -12,6 +12,7 @@ import { Menu, type MenuEntry } from "~/ui/menu";
 import { InlineError } from "./problem";
 import { tenantName, usePersonalTenant, useSwitchTenant, useTenant } from "./tenant";
 
+const TenantSettings = lazy(() => import("./tenant-settings"));
 const TENANT_ID = /^[A-Za-z0-9-][A-Za-z0-9_-]{0,127}$/;
 
 /** Which tenant the page is about; the personal one is always there. */
@@ -20,7 +21,9 @@ export function TenantMenu() {
   const personal = usePersonalTenant();
   const go = useSwitchTenant();
   const { data: tenants } = useQuery(queries.tenants());
+  const { data: me } = useQuery(queries.me());
   const [creating, setCreating] = useState(false);
+  const [settling, setSettling] = useState(false);
   const all = [personal, ...(tenants ?? []).filter((id) => id !== personal)];
   if (!all.includes(tenant)) all.push(tenant);
   const entries: MenuEntry[] = [
@@ -41,6 +44,18 @@ export function TenantMenu() {
         setCreating(true);
       },
     },
+    ...(me?.is_admin === true
+      ? [
+          {
+            type: "item" as const,
+            id: "settings",
+            label: "Limits and policy",
+            onAction: () => {
+              setSettling(true);
+            },
+          },
+        ]
+      : []),
   ];
   return (
     <>
@@ -51,6 +66,18 @@ export function TenantMenu() {
           <ChevronDown className="shrink-0 text-muted" />
         </AriaButton>
       </Menu>
+      {settling ? (
+        <Suspense fallback={null}>
+          <TenantSettings
+            key={tenant}
+            tenant={tenant}
+            name={tenantName(tenant, personal)}
+            onClose={() => {
+              setSettling(false);
+            }}
+          />
+        </Suspense>
+      ) : null}
       <Dialog
         title="Create tenant"
         isOpen={creating}

@@ -1,4 +1,4 @@
-import { useState, type ReactNode } from "react";
+import { lazy, Suspense, useState, type ReactNode } from "react";
 import { CheckboxGroup } from "react-aria-components/CheckboxGroup";
 import { RadioGroup } from "react-aria-components/RadioGroup";
 import { ApiError } from "~/api/client";
@@ -10,10 +10,18 @@ import { stepItems } from "~/features/operations/steps";
 import { extent, slowest, waterfall } from "~/features/traces/model";
 import { Waterfall } from "~/features/traces/waterfall";
 import { Button, IconButton } from "~/ui/button";
+import { CodeBlock } from "~/ui/code";
+import { Combo } from "~/ui/combo";
 import { Check, ChoiceCard, ChoiceDot } from "~/ui/choice";
 import { CommandLine, Copyable } from "~/ui/copy";
 import { Dialog, DialogActions } from "~/ui/dialog";
 import { Facts } from "~/ui/facts";
+import { Fold } from "~/ui/fold";
+import { LogView } from "~/ui/log-view";
+import { Progress } from "~/ui/progress";
+import { Screen } from "~/ui/screen";
+import { Switch } from "~/ui/switch";
+import { Tabs } from "~/ui/tabs";
 import { Field } from "~/ui/field";
 import { Filter } from "~/ui/filter";
 import { MoreIcon, NimbusMark, OsGlyph, PlusIcon } from "~/ui/icons";
@@ -30,6 +38,20 @@ import { notify } from "~/ui/toast";
 const TONES: readonly Tone[] = ["good", "wait", "bad", "info", "idle"];
 const refused = new ApiError(409, "No node has room for a large machine.", fault("machine.no_capacity", "No node has room for a large machine."));
 const nothing = () => undefined;
+const Terminal = lazy(() => import("~/ui/terminal"));
+const LOG = Array.from({ length: 40 }, (_, index) => ({
+  id: index,
+  at: new Date(data.NOW + index * 1000).toISOString(),
+  loud: index % 13 === 12,
+  text: index % 13 === 12 ? "\x1b[31merror\x1b[0m: the answer took 4.2 s" : `\x1b[2m${index}\x1b[0m GET /health \x1b[32m200\x1b[0m`,
+}));
+
+function paint(): Screen {
+  const screen = new Screen();
+  screen.write("/ # \x1b[1mls --color\x1b[0m\r\n\x1b[34mapp\x1b[0m  notes.txt  \x1b[36msh\x1b[0m\r\n\x1b[31mred\x1b[0m \x1b[32mgreen\x1b[0m \x1b[33myellow\x1b[0m \x1b[35mmagenta\x1b[0m\r\n/ # ");
+  screen.remark("A remark of the page.");
+  return screen;
+}
 
 function Part({ name, children }: { name: string; children: ReactNode }) {
   return (
@@ -52,6 +74,10 @@ export function GalleryPage() {
   const [choice, setChoice] = useState<string>("a");
   const [option, setOption] = useState<"x" | "y">("x");
   const [open, setOpen] = useState(false);
+  const [tab, setTab] = useState("one");
+  const [image, setImage] = useState("");
+  const [on, setOn] = useState(true);
+  const [screen] = useState(paint);
   const rows = waterfall(data.trace.spans);
   const span = extent(data.trace.spans);
   return (
@@ -260,6 +286,44 @@ export function GalleryPage() {
         </Panel>
         <Panel>
           <ErrorState error={refused} onRetry={nothing} />
+        </Panel>
+      </Part>
+
+      <Part name="Tabs, folds and odd fields">
+        <Panel>
+          <Tabs
+            label="Example tabs"
+            value={tab}
+            onChange={setTab}
+            tabs={[
+              { key: "one", label: "First", content: <p className="p-4">One.</p> },
+              { key: "two", label: "Second", count: 3, content: <p className="p-4">Two.</p> },
+            ]}
+          />
+        </Panel>
+        <Panel>
+          <Fold title="Resources" summary="the tenant's defaults">
+            <Combo label="Image" mono value={image} onChange={setImage} suggestions={[{ key: "python:3.12-slim", hint: "Python" }, { key: "busybox:1" }]} />
+          </Fold>
+          <Fold title="More" summary="none" defaultExpanded>
+            <Switch label="A switch" isSelected={on} onChange={setOn} />
+            <Progress label="Upload" part={0.4} text="4 of 10 MiB" />
+          </Fold>
+        </Panel>
+        <CodeBlock text={"const sandbox = await nimbus.sandboxes.create({\n  profile: \"worker\",\n});"} label="snippet" />
+      </Part>
+
+      <Part name="Terminal and log">
+        <Panel className="flex h-60">
+          <Suspense fallback={null}>
+            <Terminal label="Example terminal" screen={screen} onInput={(typed) => { screen.write(typed); }} onSize={nothing} />
+          </Suspense>
+        </Panel>
+        <Panel>
+          <LogView label="example log" rows={LOG} empty="Nothing was written yet." />
+        </Panel>
+        <Panel>
+          <LogView label="empty log" rows={[]} empty="Nothing was written yet." />
         </Panel>
       </Part>
 
