@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import nimbus
 from conftest import ROOT, Fake
 
 PAGE = ROOT / "docs/python.md"
@@ -27,8 +28,16 @@ def promised(source: str) -> list[str]:
 
 
 def tell(folder: Path, url: str, token: str, image: str) -> None:
-    source = examples()
     tenant = f"t-{uuid.uuid4().hex[:8]}"
+    try:
+        _tell(folder, url, token, image, tenant)
+    finally:
+        with nimbus.Nimbus(endpoint=url, token=token) as client:
+            client.tenants.delete(tenant)
+
+
+def _tell(folder: Path, url: str, token: str, image: str, tenant: str) -> None:
+    source = examples()
     adapted = (
         source.replace("http://127.0.0.1:8080", url)
         .replace('"demo"', repr(tenant))

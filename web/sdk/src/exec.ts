@@ -76,7 +76,8 @@ const SOUND_MS = 1_000;
  * When the connection breaks, it comes back and goes on at the byte where it was: nothing is lost and nothing comes
  * twice. The command itself does not notice.
  */
-export class NimbusCommand implements PromiseLike<NimbusExecResult>, AsyncIterable<NimbusExecEvent>, AsyncDisposable {
+export class NimbusCommand implements Promise<NimbusExecResult>, AsyncIterable<NimbusExecEvent>, AsyncDisposable {
+  readonly [Symbol.toStringTag] = "NimbusCommand";
   readonly commandId: string;
   readonly #transport: Transport;
   readonly #sandbox: string;
@@ -147,8 +148,20 @@ export class NimbusCommand implements PromiseLike<NimbusExecResult>, AsyncIterab
     done?: ((result: NimbusExecResult) => A | PromiseLike<A>) | null,
     failed?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
+    return this.#collected().then(done, failed);
+  }
+
+  catch<B = never>(failed?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<NimbusExecResult | B> {
+    return this.#collected().catch(failed);
+  }
+
+  finally(done?: (() => void) | null): Promise<NimbusExecResult> {
+    return this.#collected().finally(done);
+  }
+
+  #collected(): Promise<NimbusExecResult> {
     this.#result ??= this.#collect();
-    return this.#result.then(done, failed);
+    return this.#result;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<NimbusExecEvent, undefined, undefined> {

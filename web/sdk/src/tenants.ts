@@ -30,9 +30,9 @@ export class NimbusTenants {
     return answer.tenants;
   }
 
-  /** Removes a tenant with everything in it. */
+  /** Removes a tenant with everything in it. Asking again is harmless. */
   delete(input: NimbusAbortable & { readonly id: string }): Promise<void> {
-    return this.#scope.transport.done({ method: "DELETE", path: path`/api/tenants/${input.id}`, signal: input.signal });
+    return this.#scope.transport.done({ method: "DELETE", path: path`/api/tenants/${input.id}`, signal: input.signal, repeatable: true });
   }
 }
 

@@ -64,7 +64,7 @@ class Operations:
         return list(data["tenants"])
 
     def tenant_delete(self, tenant_id: str) -> Steps[None]:
-        return self.done(Call("DELETE", path("api", "tenants", tenant_id)))
+        return self.done(Call("DELETE", path("api", "tenants", tenant_id), repeatable=True))
 
     # secrets and volumes
 

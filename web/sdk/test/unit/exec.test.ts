@@ -18,7 +18,8 @@ describe("exec", () => {
     const sandbox = await ready(here);
     const result = await sandbox.exec({ argv: ["sh", "-c", "echo out; echo err >&2; printf $WORD; cat; exit 4"], env: { WORD: "word" }, stdin: "typed" });
     expect(result).toMatchObject({ exitCode: 4, stdout: "out\nwordtyped", stderr: "err\n", truncated: false });
-    expect((await sandbox.exec({ argv: ["cat"] })).stdout).toBe("");
+    expect(await sandbox.exec({ argv: ["cat"] }).then((empty) => empty.stdout)).toBe("");
+    expect(await sandbox.exec({ argv: ["true"] }).catch(() => "failed")).toMatchObject({ exitCode: 0 });
   });
 
   it("keeps as much as asked for and lets the command finish", async () => {
