@@ -55,7 +55,7 @@ test("a sandbox is created, used and stopped", async ({ page, world }, info) => 
   expect(fs.readFileSync(await download.path(), "utf8")).toBe("written inside\n");
   const here = info.outputPath("outside.txt");
   fs.writeFileSync(here, "written outside\n");
-  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), files.getByRole("button", { name: "Upload" }).click()]);
+  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), files.getByRole("button", { name: "Upload", exact: true }).click()]);
   await chooser.setFiles(here);
   await expect(page.getByText("outside.txt uploaded")).toBeVisible();
   await expect(files.getByRole("link", { name: /outside\.txt/ })).toBeVisible();

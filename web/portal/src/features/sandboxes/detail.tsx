@@ -70,11 +70,13 @@ function SandboxView({ sandbox, stale }: { sandbox: Sandbox; stale: boolean }) {
   const navigate = useNavigate();
   const { tenantId, id } = sandbox.metadata;
   const stop = useStop(sandbox);
+  const { lifecycleState } = sandbox.status;
   const isDesktop = sandbox.spec.profile === "desktop";
   const lease = useLease(tenantId, { sandbox: { id } }, isDesktop ? ["stdio", "files", "page"] : ["stdio", "files"]);
-  const [tab, setTab] = useState("facts");
+  const isOver = lifecycleState === "stopped" || lifecycleState === "failed";
+  // Of what is over the log is of most interest.
+  const [tab, setTab] = useState(isOver ? "logs" : "facts");
   const name = sandboxName(sandbox);
-  const { lifecycleState } = sandbox.status;
   const image = imageOf(sandbox);
   const active = isActive(lifecycleState);
   const why = trouble(sandbox.status);
@@ -116,10 +118,16 @@ function SandboxView({ sandbox, stale }: { sandbox: Sandbox; stale: boolean }) {
           <p className="break-words">{why}</p>
         </Notice>
       ) : null}
+      {isOver ? (
+        <section aria-label="Terminal" className="rounded-lg border border-line bg-sunken px-4 py-3 text-sm text-muted">
+          {sandboxRefusal(sandbox, "use")} Its terminal and files ended with it; its log stays until it is deleted.
+        </section>
+      ) : (
       <div className="grid min-w-0 gap-4 lg:h-[min(34rem,calc(100dvh-15rem))] lg:min-h-96 lg:grid-cols-[minmax(0,1.7fr)_minmax(0,1fr)]">
         <SessionTerminal label={name} session={lease.take} refusal={sandboxRefusal(sandbox, "use") === null ? sandboxRefusal(sandbox, "session") : sandboxRefusal(sandbox, "use")} className="max-lg:h-96" />
         <FileBrowser at={{ tenant: tenantId, sandbox: id }} refusal={sandboxRefusal(sandbox, "use")} className="max-lg:h-80" />
       </div>
+      )}
       <Panel label="About this sandbox">
         <Tabs
           label="About this sandbox"

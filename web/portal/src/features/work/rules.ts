@@ -1,4 +1,5 @@
 import type { Lifecycle, Sandbox, Service } from "~/api/workloads";
+import { sentence } from "~/ui/format";
 import type { Tone } from "~/ui/status";
 
 export const LIFECYCLE: Record<Lifecycle, { label: string; tone: Tone; moving: boolean }> = {
@@ -109,7 +110,7 @@ export function trouble(status: Pick<Sandbox["status"], "lifecycleState" | "cond
     case "not_ready": {
       const parts = [
         status.outOfMemory === true ? "It used more memory than it has." : null,
-        telling ? `${reasonText(telling.reason)}: ${telling.message}` : null,
+        telling ? sentence(`${reasonText(telling.reason)}: ${telling.message}`) : null,
         status.exitCode != null && status.exitCode !== 0 ? `Its process ended with code ${status.exitCode}.` : null,
       ].filter((part) => part !== null);
       return parts.length === 0 ? "The server gave no reason." : parts.join(" ");
