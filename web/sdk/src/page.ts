@@ -33,6 +33,8 @@ export class NimbusPage implements AsyncDisposable {
     socket.addEventListener("message", (event: MessageEvent<unknown>) => {
       if (typeof event.data === "string") this.#take(JSON.parse(event.data) as Reply);
     });
+    // Some WebSockets throw what nobody listens to; what it means is said by the close that follows.
+    socket.addEventListener("error", () => undefined);
     socket.addEventListener("close", (event) => {
       this.#gone = new NimbusTransportError(`the page channel is closed (${event.code}${event.reason === "" ? "" : `, ${event.reason}`})`);
       for (const waiting of this.#waiting.values()) waiting.reject(this.#gone);

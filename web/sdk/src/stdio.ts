@@ -154,6 +154,8 @@ export class NimbusStdio implements AsyncDisposable {
             break;
         }
       });
+      // Some WebSockets throw what nobody listens to; what it means is said by the close that follows.
+      socket.addEventListener("error", () => undefined);
       socket.addEventListener("close", (event) => {
         // 1000 is our own goodbye, 4000 and up are the server's reasons.
         if (wire.left || event.code === 1000 || event.code >= 4000) outputs.end({ exitCode: null, reason: event.reason === "" ? `close ${event.code}` : event.reason });
@@ -161,7 +163,7 @@ export class NimbusStdio implements AsyncDisposable {
         reject(
           event.code >= 4000 || event.code === 1008
             ? new NimbusApiError({ code: "client.closed", message: `the stdio channel was closed: ${event.reason}`, detail: { reason: event.reason, closeCode: event.code } })
-            : new NimbusTransportError(`the stdio channel could not be opened (${event.code})`),
+            : new NimbusTransportError(`the stdio channel could not be opened (${event.code}); a server that refuses a WebSocket cannot say why`),
         );
       });
     });

@@ -24,6 +24,7 @@ export class FakeNimbus {
   readonly url: string;
   readonly token: string;
   readonly apiKey: string;
+  refuseUpgrades: boolean;
   readonly requests: Seen[];
   readonly resized: { cols: number; rows: number } | undefined;
   stop(): Promise<void>;

@@ -121,6 +121,8 @@ function carried(bytes) {
 export class FakeNimbus {
   token = `nimbus_at_${randomBytes(32).toString("base64url")}`;
   apiKey = `nimbus_ak_${randomBytes(16).toString("hex")}`;
+  /** Answers WebSockets as a server does that cannot open the channel. */
+  refuseUpgrades = false;
   /** Every request: method, path with query, headers. */
   requests = [];
   #tenants = new Map();
@@ -593,6 +595,7 @@ export class FakeNimbus {
   }
 
   #upgrade(request, socket, head) {
+    if (this.refuseUpgrades) return void socket.end("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     const url = new URL(request.url, this.url);
     this.requests.push({ method: "GET", path: request.url, headers: request.headers, body: "" });
     const [, , , id, , channel] = url.pathname.split("/");

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { NimbusInputError, type NimbusClientOptions, type NimbusSession } from "../../src/index.js";
+import { NimbusInputError, NimbusTransportError, type NimbusClientOptions, type NimbusSession } from "../../src/index.js";
 import { failureOf, socketClass, spec, textOf, world, type World } from "../world.js";
 
 const WIRES: [string, NimbusClientOptions][] = [
@@ -112,6 +112,14 @@ describe("a WebSocket", () => {
     expect(upgrade?.path).toContain("tty=1&cols=100&rows=30");
     expect(upgrade?.headers["authorization"]).toBeUndefined();
     expect(await session.cdpUrl()).toMatch(/^ws:\/\/127\.0\.0\.1:\d+\/api\/sessions\/ses_\w+\/channels\/cdp\?ticket=/);
+  });
+
+  it("that is refused is an error", async () => {
+    await using here = await world();
+    const session = await opened(here, { webSocket: socketClass });
+    here.fake.refuseUpgrades = true;
+    expect(await failureOf(session.stdio())).toBeInstanceOf(NimbusTransportError);
+    expect(await failureOf(session.page())).toBeInstanceOf(NimbusTransportError);
   });
 
   it("drives a page", async () => {
