@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -100,7 +101,17 @@ export class World {
   async stop(): Promise<void> {
     await this.halt();
     await this.simulated?.stop();
+    this.sweep();
     fs.rmSync(this.data, { recursive: true, force: true });
+  }
+
+  /** Sandboxes outlive their server on purpose; those of this world end here. */
+  private sweep(): void {
+    const file = path.join(this.data, "sandboxes", "installation");
+    if (!fs.existsSync(file)) return;
+    const label = `label=io.nimbus.installation=${fs.readFileSync(file, "utf8").trim()}`;
+    const ids = execFileSync("docker", ["ps", "--all", "--quiet", "--filter", label], { encoding: "utf8" }).split("\n").filter((id) => id !== "");
+    if (ids.length > 0) execFileSync("docker", ["rm", "--force", "--volumes", ...ids], { stdio: "ignore" });
   }
 
   /** The administrator: whoever registers first. */

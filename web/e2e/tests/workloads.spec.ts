@@ -201,3 +201,21 @@ test("a key reaches its tenant and no other, and a secret is kept unseen", async
   await expect(page.getByRole("heading", { name: "No API keys yet" })).toBeVisible();
   expect(await use("search-team")).toBe(404);
 });
+
+// Last, because it takes the server away.
+test("a terminal finds its shell again after the server was away", async ({ page, world }) => {
+  const admin = await world.admin();
+  const id = await world.sandbox(admin, "survivor");
+  await signIn(page, admin);
+  await page.goto(`/sandboxes/${id}`);
+  await shell(page, "survivor");
+  await page.keyboard.type("mine=kept; echo it is $mine\n");
+  await expect(screen(page)).toContainText("it is kept");
+  await world.halt();
+  const terminal = page.getByRole("region", { name: "Terminal" });
+  await expect(terminal.getByText(/Lost, trying again|Opening a session|Attaching/)).toBeVisible();
+  await world.boot();
+  await shell(page, "survivor");
+  await page.keyboard.type("echo still $mine.\n");
+  await expect(screen(page)).toContainText("still kept.");
+});

@@ -143,7 +143,8 @@ export class Shell {
     if (isOld()) return;
     const { argv } = this.options;
     const path = address(`/api/sessions/${encodeURIComponent(this.session)}/channels/stdio`, {
-      ...(argv === null ? {} : { argv: JSON.stringify(argv), tty: 1, command: this.command, cols: this.size?.cols, rows: this.size?.rows }),
+      // Its size is told afterwards: the same id must always ask for the same.
+      ...(argv === null ? {} : { argv: JSON.stringify(argv), tty: 1, command: this.command }),
       ticket,
     });
     const socket = new WebSocket(new URL(path, window.location.origin.replace(/^http/, "ws")), PROTOCOL);

@@ -108,7 +108,7 @@ export function LogView({ label, rows, note, empty }: { label: string; rows: rea
             const isEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;
             if (isEnd !== follow) setFollow(isEnd);
           }}
-          className="h-80 overflow-auto py-2 font-mono text-xs leading-5 data-focus-visible:-outline-offset-2"
+          className="max-h-96 min-h-24 overflow-auto py-2 font-mono text-xs leading-5 data-focus-visible:-outline-offset-2"
         >
           {chunks.map((chunk) => (
             <div key={chunk[0]?.id ?? 0} className="[contain-intrinsic-size:auto_4000px] [content-visibility:auto]">

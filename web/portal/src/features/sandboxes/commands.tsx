@@ -72,6 +72,14 @@ export function Commands({ sandbox }: { sandbox: Sandbox }) {
   );
 }
 
+/** What a command is called: what it runs, or whose it is. */
+function CommandName({ command }: { command: CommandInfo }) {
+  const isNamed = command.argv !== undefined && command.argv.length > 0;
+  if (!isNamed && command.id === "main") return <span className="min-w-0 flex-1 truncate">Main process</span>;
+  if (!isNamed && command.id.startsWith("terminal-")) return <span className="min-w-0 flex-1 truncate">A terminal of this portal</span>;
+  return <code className="min-w-0 flex-1 truncate font-mono">{isNamed ? command.argv?.map(quoteWord).join(" ") : command.id}</code>;
+}
+
 function CommandLine({ command }: { command: CommandInfo }) {
   const running = command.state === "running";
   const ended = command.signal != null ? String(command.signal) : `Code ${command.exitCode ?? "unknown"}`;
@@ -80,7 +88,7 @@ function CommandLine({ command }: { command: CommandInfo }) {
       <span className="w-24 shrink-0">
         <StatusDot tone={running ? "good" : command.exitCode === 0 ? "idle" : "wait"}>{running ? "Running" : ended}</StatusDot>
       </span>
-      <code className="min-w-0 flex-1 truncate font-mono">{command.argv === undefined || command.argv.length === 0 ? command.id : command.argv.map(quoteWord).join(" ")}</code>
+      <CommandName command={command} />
       {command.argv !== undefined && command.argv.length > 0 ? <span className="font-mono text-xs text-muted">{command.id}</span> : null}
       <span className="text-muted">{command.startedAt !== undefined ? <Age at={command.startedAt} /> : null}</span>
     </li>
