@@ -69,11 +69,11 @@ clean-test: ## stop the private PostgreSQL of the tests and remove what they lef
 	rm -rf tests/output target/venv
 
 .PHONY: engine images
-engine: tools ## make a container engine answer (Docker or Podman), with the small test image
+engine: tools ## make a container engine answer (Docker or Podman), with the images of the tests
 	@ops/dev/engine.sh start
-	@ops/dev/engine.sh images busybox
-images: engine ## make every test image: busybox, node, python, desktop (a few minutes, about 2 GB)
-	@ops/dev/engine.sh images node python desktop
+	@ops/dev/engine.sh images busybox node python
+images: engine ## make also the image with a browser (a few minutes, about 1 GB)
+	@ops/dev/engine.sh images desktop
 
 .PHONY: tools tools-test
 tools:

@@ -168,12 +168,15 @@ print(image.get("Id", "none"), labels.get("io.nimbus.recipe", "none"))')
         mkdir -p target/images
         "ops/dev/images/$name.sh" tar "$tar.new"
         mv "$tar.new" "$tar"
+        # Those of earlier recipes are of no use any more.
+        find target/images -name "$name-*.tar*" ! -path "$tar" -delete
     fi
     query=$( ("ops/dev/images/$name.sh" config && echo "LABEL io.nimbus.recipe=$wanted") | python3 -c '
 import sys, urllib.parse
-fields = [("fromSrc", "-"), ("repo", "nimbus.test/" + sys.argv[1]), ("tag", "1")]
+# The tag stands in the name because Podman does not look at a parameter of its own for it.
+fields = [("fromSrc", "-"), ("repo", sys.argv[1])]
 fields += [("changes", line.strip()) for line in sys.stdin]
-print(urllib.parse.urlencode(fields))' "$name")
+print(urllib.parse.urlencode(fields))' "$reference")
     answer=$(api "/images/create?$query" -X POST -H 'Content-Type: application/x-tar' -T "$tar")
     case $answer in
     *'"error"'* | *'"message"'*)

@@ -15,9 +15,11 @@ write() { # write FILE
     local suite mirror
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
     mirror=$(grep -hE '^(URIs:|deb )' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
-        grep -oE 'https?://[^ ]+' | grep -v security | head -n 1)
+        grep -oE 'https?://[^ ]+' | grep -v security | head -n 1) || true # one of the files is never there
     work=$(mktemp -d) # of the whole script: the trap reads it
     trap '"${sudo[@]}" rm -rf "$work"' EXIT
+    # It becomes the root directory, which others than its owner have to enter.
+    chmod 755 "$work"
     "${sudo[@]}" debootstrap --variant=minbase "$suite" "$work" "${mirror:-http://deb.debian.org/debian}" >&2
     # The browser's fixes come from the security archive.
     echo "deb http://deb.debian.org/debian-security $suite-security main" |
