@@ -1,3 +1,4 @@
+import { fromBase64 } from "./bytes.js";
 import { NimbusApiError, NimbusTransportError } from "./errors.js";
 
 /** Something that happened in the page. */
@@ -52,8 +53,21 @@ export class NimbusPage implements AsyncDisposable {
     });
   }
 
-  async goto(url: string, options: { readonly waitUntil?: string } = {}): Promise<void> {
-    await this.call("goto", { url, ...options });
+  /** Loads a page and answers the address it came to. */
+  async goto(url: string, options: { readonly waitUntil?: "load" | "domcontentloaded" | "networkidle" } = {}): Promise<string> {
+    return (await this.call<{ readonly url: string }>("goto", { url, ...options })).url;
+  }
+
+  async reload(): Promise<void> {
+    await this.call("reload");
+  }
+
+  async back(): Promise<void> {
+    await this.call("back");
+  }
+
+  async forward(): Promise<void> {
+    await this.call("forward");
   }
 
   /** The HTML of the page. */
@@ -66,9 +80,9 @@ export class NimbusPage implements AsyncDisposable {
     return this.call<string>("text");
   }
 
-  /** A picture of the page, in base64. */
-  screenshot(options: { readonly fullPage?: boolean; readonly format?: "png" | "jpeg" } = {}): Promise<string> {
-    return this.call<string>("screenshot", options);
+  /** A picture of what is seen, or with `fullPage` of all of it. */
+  async screenshot(options: { readonly fullPage?: boolean; readonly format?: "png" | "jpeg" | "webp" } = {}): Promise<Uint8Array> {
+    return fromBase64((await this.call<{ readonly data: string }>("screenshot", options)).data);
   }
 
   async click(selector: string): Promise<void> {
@@ -108,6 +122,7 @@ export class NimbusPage implements AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Lets go of the page. */
   close(): void {
     this.#socket.close(1000, "client_close");
   }

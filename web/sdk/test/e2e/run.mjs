@@ -4,6 +4,7 @@
 //
 //   NIMBUS_ENDPOINT, NIMBUS_TOKEN   the server; without them $NIMBUS_BIN (target/debug/nimbus) is started on a free port
 //   NIMBUS_TEST_IMAGE               an image with sh and the usual tools; default nimbus.test/busybox:1 (ops/dev/engine.sh images)
+//   NIMBUS_TEST_DESKTOP_IMAGE       one with Chromium (ops/dev/engine.sh images desktop); without it desktops are left out
 //   NIMBUS_E2E_PYTHON               a Python with the packages of ops/dev/requirements.txt; default target/venv/bin/python
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -629,12 +629,17 @@ export class FakeNimbus {
     client.close(1000, "exit");
   }
 
-  /** A page that knows two methods. */
+  /** A page that knows three methods. */
   #attachPage(client) {
     client.on("message", (data) => {
       const { id, method, params } = JSON.parse(data.toString());
-      if (method === "goto") client.send(JSON.stringify({ event: "navigated", url: params.url }));
-      client.send(JSON.stringify(method === "goto" ? { id, result: {} } : method === "text" ? { id, result: "hello" } : { id, error: { code: "op.invalid_input", message: `no method ${method}` } }));
+      const say = (message) => client.send(JSON.stringify({ id, ...message }));
+      if (method === "goto") {
+        client.send(JSON.stringify({ event: "navigated", url: params.url }));
+        say({ result: { url: params.url } });
+      } else if (method === "text") say({ result: "hello" });
+      else if (method === "screenshot") say({ result: { format: "png", data: Buffer.from("picture").toString("base64") } });
+      else say({ error: { code: "op.invalid_input", message: `no method ${method}` } });
     });
   }
 

@@ -128,7 +128,8 @@ describe("a WebSocket", () => {
     await using page = await session.page();
     const seen: unknown[] = [];
     page.on((event) => seen.push(event));
-    await page.goto("http://example.org/");
+    expect(await page.goto("http://example.org/")).toBe("http://example.org/");
+    expect(new TextDecoder().decode(await page.screenshot())).toBe("picture");
     expect(await page.text()).toBe("hello");
     expect(seen).toEqual([{ event: "navigated", url: "http://example.org/" }]);
     expect(await failureOf(page.click("a"))).toMatchObject({ code: "op.invalid_input" });
