@@ -157,6 +157,24 @@ fn told(id: &str, resource: &Value, format: Format) -> Outcome {
     }
 }
 
+/// The command is there and cannot be run.
+pub(crate) const NOT_RUNNABLE: u8 = 126;
+/// The command is not there.
+pub(crate) const NOT_FOUND: u8 = 127;
+
+/// The exit code of a command that did not begin, if it is the command's own fault; as shells say it.
+pub(crate) fn never_began(why: &str) -> Option<u8> {
+    let why = why.to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| why.contains(text));
+    if says(&["no such program", "no such file"]) {
+        Some(NOT_FOUND)
+    } else if says(&["may not be executed", "permission denied", "exec format"]) {
+        Some(NOT_RUNNABLE)
+    } else {
+        None
+    }
+}
+
 /// Removes a sandbox.
 pub(crate) async fn remove(workloads: &Workloads, id: &str, force: bool) -> Outcome {
     let request = workloads

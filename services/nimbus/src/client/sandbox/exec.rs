@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::spec::variable;
+use super::{never_began, spec::variable};
 use crate::client::api::{FaultView, read};
 use crate::client::logs::{Lines, data};
 use crate::client::session::Lease;
@@ -32,7 +32,8 @@ const SHELL: &str = "for s in bash zsh ash; do command -v $s >/dev/null 2>&1 && 
 
 /// Run a command in a sandbox that is there.
 ///
-/// The exit code is that of the command; 125 when Nimbus failed, 124 when the time was over.
+/// The exit code is that of the command; 125 when Nimbus failed, 124 when the time was over, 126 when the
+/// command could not be run, 127 when it was not found.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExecArgs {
     /// Pass stdin on to the command.
@@ -86,7 +87,7 @@ fn ended(args: &WorkloadArgs, outcome: Outcome<u8>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(problem) => {
             problem.report(args.client.output == Format::Json);
-            ExitCode::from(FAILED)
+            ExitCode::from(never_began(&problem.to_string()).unwrap_or(FAILED))
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::spec::SpecArgs;
 use super::wait::{self, is_over, started, state};
-use super::{complaint, remove, told};
+use super::{complaint, never_began, remove, told};
 use crate::client::logs::{self, LogArgs};
 use crate::client::session::Lease;
 use crate::client::stdio::{End, Mode, Seat};
@@ -23,10 +23,6 @@ use crate::problem::{Outcome, Problem};
 const IDLE: Duration = Duration::from_secs(600);
 /// Nimbus failed, not the command.
 const FAILED: u8 = 125;
-/// The command is there and cannot be run.
-const NOT_RUNNABLE: u8 = 126;
-/// The command is not there.
-const NOT_FOUND: u8 = 127;
 /// A session may be refused this often while a sandbox changes its state.
 const TRIES: u32 = 20;
 
@@ -212,22 +208,15 @@ fn code_of(resource: &Value, image: &str) -> Outcome<u8> {
         return Ok(u8::try_from(code & 0xff).unwrap_or(FAILED));
     }
     let why = complaint(resource).unwrap_or_else(|| "the server does not say why".to_owned());
-    let lower = why.to_lowercase();
-    let code = if lower.contains("image") {
-        FAILED
-    } else if lower.contains("no such file") || lower.contains("not found") {
-        NOT_FOUND
-    } else if lower.contains("permission denied") || lower.contains("exec format") {
-        NOT_RUNNABLE
-    } else {
-        FAILED
-    };
+    let code = never_began(&why);
     let problem = Problem::failed(format!("the command in {image} did not run")).why(why);
-    if code == FAILED {
-        return Err(problem);
+    match code {
+        None => Err(problem),
+        Some(code) => {
+            problem.report(false);
+            Ok(code)
+        }
     }
-    problem.report(false);
-    Ok(code)
 }
 
 #[cfg(test)]
@@ -244,14 +233,12 @@ mod tests {
             ] } })
         };
         assert_eq!(code_of(&ended(json!(3), "x"), "i").unwrap(), 3);
-        assert_eq!(
-            code_of(&ended(json!(null), "frob: not found"), "i").unwrap(),
-            NOT_FOUND
-        );
-        assert_eq!(
-            code_of(&ended(json!(null), "/etc: permission denied"), "i").unwrap(),
-            NOT_RUNNABLE
-        );
+        for (why, code) in [
+            ("there is no such program in the sandbox", 127),
+            ("the program may not be executed", 126),
+        ] {
+            assert_eq!(code_of(&ended(json!(null), why), "i").unwrap(), code, "{why}");
+        }
         assert!(code_of(&ended(json!(null), "the image was not found"), "i").is_err());
         assert!(code_of(&ended(json!(null), "no cgroup"), "i").is_err());
     }

@@ -1,11 +1,13 @@
 //! Waiting for a sandbox to get somewhere.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::client::workloads::{Workloads, text};
+use crate::output;
 use crate::problem::{Outcome, Problem};
 
 /// Pulling an image may take this long, and a little more.
@@ -34,7 +36,7 @@ pub(crate) async fn until(
     path: &[&str],
     first: Option<Value>,
     limit: Duration,
-    done: impl Fn(&Value) -> bool,
+    mut done: impl FnMut(&Value) -> bool,
 ) -> Outcome<Value> {
     let begun = Instant::now();
     let mut pause = FIRST;
@@ -60,10 +62,23 @@ pub(crate) async fn until(
     Ok(latest)
 }
 
-/// Waits until a sandbox runs or has ended.
+/// Waits until a sandbox runs or has ended. Somebody who watches is told what takes so long.
 pub(crate) async fn started(workloads: &Workloads, id: &str, first: Option<Value>) -> Outcome<Value> {
+    let mut told = !std::io::stderr().is_terminal();
     until(workloads, &["sandboxes", id], first, START, |resource| {
+        if !told && is_pulling(resource) {
+            told = true;
+            output::say("Pulling the image…");
+        }
         state(resource) != "starting"
     })
     .await
+}
+
+fn is_pulling(resource: &Value) -> bool {
+    let conditions = resource.pointer("/status/conditions").and_then(Value::as_array);
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.get("reason").and_then(Value::as_str) == Some("ImagePulling"))
 }
