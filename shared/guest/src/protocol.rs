@@ -599,7 +599,7 @@ pub struct Stats {
 
 /// Why something was refused or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message} ({code})")]
+#[error("{message}")]
 pub struct GuestFault {
     /// A code of the error catalogue.
     pub code: String,

@@ -100,9 +100,9 @@ impl Egress {
 
     async fn hand_out(self: Rc<Self>, listener: TcpListener, to: EgressTarget) {
         loop {
-            // One that ended before it was taken is no reason to stop.
             let Ok((inside, peer)) = listener.accept().await else {
-                tokio::task::yield_now().await;
+                // One that ended before it was taken is no reason to stop.
+                tokio::time::sleep(super::ACCEPT_PAUSE).await;
                 continue;
             };
             let opened = OpenedEgress {

@@ -43,6 +43,10 @@ const THREADS: usize = 64;
 /// File work needs little stack.
 const STACK: usize = 256 << 10;
 
+/// After a connection that could not be taken: there are too many open files, and nothing says when one
+/// of them is closed.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 fn main() -> ExitCode {
     match begin() {
         Ok(code) => code,
@@ -92,8 +96,7 @@ fn begin() -> io::Result<ExitCode> {
                     Ok((stream, _)) => {
                         tokio::task::spawn_local(Rc::clone(&world).serve(stream));
                     }
-                    // Too many open files: others have to end first.
-                    Err(_) => tokio::task::yield_now().await,
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
                 },
             }
         }

@@ -192,7 +192,7 @@ async fn its_network_is_the_agent() -> Result<()> {
         assert_eq!(served?.to, to);
     }
 
-    let spec = sh("server", "nc -l -p 8080 -s 127.0.0.1 -e cat");
+    let spec = sh("server", "nc -l -p 8080 -e cat");
     let _server = sandbox.guest.run(spec, Since::Offset(0), false).await?;
     eventually(async || {
         let ports = control.ports().await?;
