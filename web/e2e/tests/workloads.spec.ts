@@ -108,6 +108,23 @@ test("a shell lives through a reload of the network, and the log is followed", a
   await expect(screen(page)).toContainText("again .");
 });
 
+test("a port is opened in a browser, and more time is given", async ({ page, world, context }) => {
+  const admin = await world.admin();
+  const script = "mkdir /tmp/www; echo '<h1>hello from inside</h1>' > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www";
+  const id = await world.sandbox(admin, "web", { process: { argv: ["sh", "-c", script] }, ports: [{ guestPort: 8080, protocol: "http" }] });
+  await signIn(page, admin);
+  await page.goto(`/sandboxes/${id}`);
+  await page.getByRole("tab", { name: /^Preview/ }).click();
+  await expect(page.getByLabel("Port inside")).toHaveValue("8080");
+  await page.getByRole("button", { name: "Make link" }).click();
+  const [other] = await Promise.all([context.waitForEvent("page"), page.getByRole("link", { name: "Open in a new tab" }).click()]);
+  await expect(other.getByRole("heading", { name: "hello from inside" })).toBeVisible();
+  await other.close();
+  await page.getByRole("button", { name: "Actions", exact: true }).click();
+  await page.getByRole("menuitem", { name: "Extend by 8 hours from now" }).click();
+  await expect(page.getByText(/stops in [78] h/)).toBeVisible();
+});
+
 test("a service is created, runs, is changed by two, and stops", async ({ page, world }) => {
   const admin = await world.admin();
   const tenant = await world.tenant(admin);
