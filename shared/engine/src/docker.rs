@@ -320,10 +320,8 @@ impl Engine for DockerEngine {
     }
 
     async fn images(&self) -> Result<Vec<PresentImage>, EngineError> {
-        let options = ListImagesOptions {
-            digests: true,
-            ..ListImagesOptions::default()
-        };
+        // Not with `digests`: Podman 4.3 answers that with an empty body. They are listed anyway.
+        let options = ListImagesOptions::default();
         let found = timed(
             "list images",
             Subject::Engine,

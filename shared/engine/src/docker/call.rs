@@ -68,10 +68,12 @@ fn refused(call: &'static str, subject: Subject<'_>, status: u16, message: Strin
         return EngineError::NoSpace { call, message };
     }
     match (status, subject) {
-        (404, _) if message.contains("page not found") => EngineError::Unsupported {
-            call,
-            engine: "this engine".to_owned(),
-        },
+        (404, _) if message.contains("page not found") || message.trim() == "Not Found" => {
+            EngineError::Unsupported {
+                call,
+                engine: "this engine".to_owned(),
+            }
+        }
         (404, Subject::Image(image)) => EngineError::ImageNotFound {
             image: image.to_owned(),
         },
@@ -84,8 +86,10 @@ fn refused(call: &'static str, subject: Subject<'_>, status: u16, message: Strin
             name: name.to_owned(),
         },
         (409, _) => EngineError::Conflict { call, message },
-        // Podman's answer to a name that is taken.
-        (500, _) if message.contains("is already in use") => EngineError::Conflict { call, message },
+        // Podman's answers to a name that is taken and to a signal for what does not run.
+        (500, _) if message.contains("is already in use") || message.contains("container state improper") => {
+            EngineError::Conflict { call, message }
+        }
         (400..=499, _) => EngineError::Refused { call, message },
         _ => EngineError::Failed { call, message },
     }
@@ -125,6 +129,18 @@ mod tests {
         assert!(matches!(
             about(Subject::Container("c"), 404, "404 page not found"),
             EngineError::Unsupported { .. }
+        ));
+        assert!(matches!(
+            about(Subject::Container("c"), 404, "Not Found\n"),
+            EngineError::Unsupported { .. }
+        ));
+        assert!(matches!(
+            about(
+                Subject::Container("c"),
+                500,
+                "c is in state exited: container state improper"
+            ),
+            EngineError::Conflict { .. }
         ));
         assert!(matches!(
             about(Subject::Container("c"), 409, "already in use"),

@@ -255,11 +255,12 @@ async fn limits_change_while_it_runs() {
                 pids: 100,
                 disk_bytes: None,
             };
-            world
-                .engine
-                .update_limits(&id, &limits)
-                .await
-                .expect("the limits change");
+            let changed = world.engine.update_limits(&id, &limits).await;
+            if world.podman && matches!(changed, Err(EngineError::Unsupported { .. })) {
+                // It has the call since version 4.5.
+                return;
+            }
+            changed.expect("the limits change");
             let after = world.engine.stats(&id).await.expect("it runs");
             assert_eq!(after.memory_limit_bytes, memory_bytes);
             let host = &world.raw(&id).await["HostConfig"];
@@ -276,7 +277,7 @@ async fn what_it_writes_is_counted() {
     with_world(|world| async move {
         let (small, _) = world.outcome(&world.script("true")).await;
         let (large, _) = world
-            .outcome(&world.script("head -c 3000000 /dev/zero >/big"))
+            .outcome(&world.script("head -c 3000000 /dev/zero >/tmp/big"))
             .await;
         let size = async |id| world.engine.size(id).await.expect("a size");
         assert!(size(&small).await < 100_000, "{}", size(&small).await);

@@ -15,6 +15,7 @@ mod lifecycle;
 mod pulls;
 mod registry;
 mod relay;
+mod runtimes;
 mod silence;
 mod volumes;
 mod world;

@@ -35,6 +35,8 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct World {
     pub(crate) engine: DockerEngine,
     pub(crate) image: Image,
+    /// A few things are different there; each is told where it matters.
+    pub(crate) podman: bool,
     pub(crate) dir: camino_tempfile::Utf8TempDir,
     name: String,
     images: std::sync::Mutex<Vec<String>>,
@@ -76,9 +78,11 @@ impl World {
             .ensure_image(&BUSYBOX.parse().expect("a reference"), &local)
             .await
             .unwrap_or_else(|e| panic!("these tests need {BUSYBOX} (ops/dev/engine.sh images): {e}"));
+        let podman = engine.facts().await.expect("facts").name == "podman";
         Self {
             engine,
             image,
+            podman,
             dir,
             name: format!("nimbus-test-{}", uuid::Uuid::new_v4().simple()),
             images: std::sync::Mutex::default(),
@@ -160,11 +164,11 @@ impl World {
     /// Runs a script and gives what it wrote to its output, with its exit code.
     pub(crate) async fn says(&self, mut spec: ContainerSpec, script: &str) -> (i64, String) {
         // The engine keeps no log of it, so it goes to a file.
-        spec.argv = ["/bin/sh", "-c", &format!("{{ {script}\n}} >/said 2>&1")]
+        spec.argv = ["/bin/sh", "-c", &format!("{{ {script}\n}} >/tmp/said 2>&1")]
             .map(str::to_owned)
             .to_vec();
         let (id, state) = self.outcome(&spec).await;
-        let said = self.file(&id, "/said").await;
+        let said = self.file(&id, "/tmp/said").await;
         (state.exit_code.expect("it has ended"), said)
     }
 
