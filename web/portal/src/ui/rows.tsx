@@ -36,7 +36,7 @@ export function Rows<T>({
           </div>
           <IconButton
             label={`Remove ${label} ${index + 1}`}
-            className="mt-1"
+            className="mt-[1.9rem]"
             onPress={() => {
               onChange(items.filter((_, at) => at !== index));
             }}

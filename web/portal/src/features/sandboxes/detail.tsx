@@ -200,7 +200,7 @@ function FactList({ sandbox }: { sandbox: Sandbox }) {
     { label: "Labels", value: <LabelList labels={metadata.labels} /> },
   ];
   return (
-    <div className="grid gap-x-10 px-4 py-1 max-lg:divide-y max-lg:divide-line lg:grid-cols-2">
+    <div className="grid items-start gap-x-10 px-4 py-1 max-lg:divide-y max-lg:divide-line lg:grid-cols-2">
       <Facts items={left} aligned />
       <Facts items={right} aligned />
     </div>

@@ -189,7 +189,7 @@ function FactGrid({ service }: { service: Service }) {
     { label: "Created", value: <Age at={metadata.createdAt} /> },
   ];
   return (
-    <div className="grid gap-x-10 max-lg:divide-y max-lg:divide-line lg:grid-cols-2">
+    <div className="grid items-start gap-x-10 max-lg:divide-y max-lg:divide-line lg:grid-cols-2">
       <Facts items={left} aligned />
       <Facts items={right} aligned />
     </div>

@@ -5,7 +5,7 @@ import { ErrorState } from "~/app/problem";
 import { usePersonalTenant, useSwitchTenant } from "~/app/tenant";
 import { Button } from "~/ui/button";
 import { Copyable } from "~/ui/copy";
-import { bytes, plural } from "~/ui/format";
+import { bytes, plural, sentence } from "~/ui/format";
 import { Panel } from "~/ui/states";
 import { Badge, StatusDot } from "~/ui/status";
 import { Age } from "~/ui/time";
@@ -61,8 +61,8 @@ export function ConditionList({ conditions }: { conditions: readonly Condition[]
             <span className="sr-only"> is {condition.status.toLowerCase()}</span>
           </StatusDot>
           <span className="min-w-0 max-sm:col-span-2 max-sm:row-start-2">
-            <span className="break-words">{reasonText(condition.reason)}</span>
-            {condition.message !== "" ? <span className="block break-words text-muted">{condition.message}</span> : null}
+            <span className="break-words">{condition.message === "" ? reasonText(condition.reason) : sentence(condition.message)}</span>
+            <code className="block font-mono text-xs break-words text-muted">{condition.reason}</code>
           </span>
           <span className="text-muted">{condition.lastTransitionTime !== undefined ? <Age at={condition.lastTransitionTime} /> : null}</span>
         </li>

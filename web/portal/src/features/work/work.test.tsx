@@ -208,7 +208,7 @@ describe("a sandbox", () => {
     await user.click(screen.getByRole("tab", { name: "Commands" }));
     expect(await screen.findByRole("list", { name: "Commands" })).toHaveTextContent("sleep infinity");
     await user.click(screen.getByRole("tab", { name: /Conditions/ }));
-    expect(screen.getByRole("list", { name: "Conditions" })).toHaveTextContent("the process runs");
+    expect(screen.getByRole("list", { name: "Conditions" })).toHaveTextContent("The process runs.");
   });
 
   it("runs a command and shows what it wrote", async () => {
