@@ -188,7 +188,7 @@ export class NimbusStdio implements AsyncDisposable {
       throw new NimbusApiError({ code: "client.closed", message: `the stdio channel was closed: ${first.value.reason}`, detail: { reason: first.value.reason } });
     }
     // Once it has ended there is nothing left to send to.
-    const wire = new HttpWire(transport, channel, query.command, abort);
+    const wire = new HttpWire(transport, channel, query, abort);
     void readLines(first.value, frames, outputs, both).finally(() => { wire.end(); });
     return new NimbusStdio(outputs, wire);
   }
@@ -355,20 +355,25 @@ class HttpWire implements Wire {
   readonly #transport: Transport;
   readonly #channel: string;
   readonly #command: string | undefined;
+  /** Bytes sent to a process of our own, which makes a repeat harmless; others may write to the rest, too. */
+  #sent: number | undefined;
   readonly #abort: AbortController;
   #ended = false;
   /** Requests overtake each other; bytes must not. */
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(transport: Transport, channel: string, command: string | undefined, abort: AbortController) {
+  constructor(transport: Transport, channel: string, query: StdioQuery, abort: AbortController) {
     this.#transport = transport;
     this.#channel = channel;
-    this.#command = command;
+    this.#command = query.command;
+    this.#sent = query.argv !== undefined && query.from === undefined ? 0 : undefined;
     this.#abort = abort;
   }
 
   send(bytes: Uint8Array): Promise<void> {
-    return this.#post(carried(bytes));
+    const offset = this.#sent;
+    if (offset !== undefined) this.#sent = offset + bytes.length;
+    return this.#post({ offset, ...carried(bytes) }, offset !== undefined);
   }
 
   control(message: Control): Promise<void> {
@@ -376,7 +381,7 @@ class HttpWire implements Wire {
       case "resize":
         return this.#post({ data: "", resize: { cols: message.cols, rows: message.rows } });
       case "eof":
-        return this.#post({ data: "", eof: true });
+        return this.#post({ offset: this.#sent, data: "", eof: true });
       case "signal":
         return this.#post({ data: "", signal: message.name });
     }
@@ -392,10 +397,10 @@ class HttpWire implements Wire {
     this.#ended = true;
   }
 
-  #post(json: unknown): Promise<void> {
+  #post(json: unknown, repeatable = false): Promise<void> {
     const sent = this.#queue.then(async () => {
       if (this.#ended) throw closed();
-      await this.#transport.done({ method: "POST", path: `${this.#channel}/input`, query: { command: this.#command }, json, signal: this.#abort.signal });
+      await this.#transport.done({ method: "POST", path: `${this.#channel}/input`, query: { command: this.#command }, json, repeatable, signal: this.#abort.signal });
     });
     this.#queue = sent.catch(() => undefined);
     return sent;

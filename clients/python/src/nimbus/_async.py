@@ -793,7 +793,8 @@ class AsyncStdio:
         self._command = command
         self._call = call
         self._connection: AsyncConnection | None = None
-        self._sent = 0
+        # Bytes sent to a process of our own, which makes a repeat harmless; others may write to the rest, too.
+        self._sent = 0 if call.query.get("argv") and call.query.get("from") is None else None
         #: Exit code of the process, when it ended.
         self.exit_code: int | None = None
         #: Why the channel closed: `exit`, `expired`, `client_close`, `target_stopped`…
@@ -824,12 +825,16 @@ class AsyncStdio:
             raise NimbusTransportError("the connection of the stdio channel broke")
 
     async def write(self, data: str | bytes) -> None:
-        await self._post(carried(data.encode() if isinstance(data, str) else data))
+        raw = data.encode() if isinstance(data, str) else data
+        offset = self._sent
+        if offset is not None:
+            self._sent = offset + len(raw)
+        await self._post({"offset": offset, **carried(raw)}, repeatable=offset is not None)
 
     async def end(self) -> None:
         """Ends the input. A process that has ended has none, and that is just as well."""
         try:
-            await self._post({"data": "", "eof": True})
+            await self._post({"offset": self._sent, "data": "", "eof": True})
         except NimbusApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -853,8 +858,9 @@ class AsyncStdio:
     ) -> None:
         await self.close()
 
-    async def _post(self, body: Mapping[str, Any]) -> None:
-        call = Call("POST", f"{self._channel}/input", {"command": self._command}, json=body)
+    async def _post(self, body: Mapping[str, Any], *, repeatable: bool = False) -> None:
+        route = f"{self._channel}/input"
+        call = Call("POST", route, {"command": self._command}, json=body, repeatable=repeatable)
         await self._transport.run(self._operations.done(call))
 
 

@@ -59,7 +59,18 @@ export class Server {
   /** Takes it away with everything it kept. */
   async remove() {
     await this.halt();
+    this.#sweep();
     fs.rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  /** Sandboxes outlive their server on purpose; what is left of this one's ends here. */
+  #sweep() {
+    const file = path.join(this.#folder, "data/sandboxes/installation");
+    if (!fs.existsSync(file)) return;
+    const label = `label=io.nimbus.installation=${fs.readFileSync(file, "utf8").trim()}`;
+    const engine = process.env.DOCKER_HOST?.includes("podman") ? "podman" : "docker";
+    const ids = execFileSync(engine, ["ps", "--all", "--quiet", "--filter", label], { encoding: "utf8" }).split("\n").filter((id) => id !== "");
+    if (ids.length > 0) execFileSync(engine, ["rm", "--force", "--volumes", ...ids], { stdio: "ignore" });
   }
 
   #env() {

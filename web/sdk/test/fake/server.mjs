@@ -564,11 +564,11 @@ export class FakeNimbus {
     if (parts[4] === "files") return this.#files(session.sandbox, parts[5], request.method, query, json, body, response, say);
     if (is("GET", "/api/sessions/*/channels/stdio/stream")) return this.#attachLines(session, this.#target(session, query), response);
     if (is("POST", "/api/sessions/*/channels/stdio/input")) {
-      const { data, encoding, eof, signal } = json();
+      const { offset, data, encoding, eof, signal } = json();
       const command = session.sandbox.commands.get(query.get("command") ?? "main");
       if (command === undefined) throw new Failure(404, "op.not_found", "no such command");
       if (signal !== undefined) command.child.kill(`SIG${signal}`);
-      command.input(undefined, Buffer.from(data, encoding === "base64" ? "base64" : "utf8"), eof);
+      command.input(offset, Buffer.from(data, encoding === "base64" ? "base64" : "utf8"), eof);
       return say(202, {});
     }
     throw new Failure(404, "service.route_not_found", "no such route");

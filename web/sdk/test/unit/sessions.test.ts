@@ -100,6 +100,20 @@ describe.each(WIRES)("stdio over %s", (_, options) => {
   });
 });
 
+describe("plain HTTP", () => {
+  it("does not double input whose answer was lost", async () => {
+    await using here = await world();
+    const session = await opened(here, { webSocket: null });
+    const stdio = await session.stdio({ argv: ["cat"] });
+    const writer = stdio.stdin.getWriter();
+    here.fake.breakNext(/^POST .*input$/, { after: true });
+    await writer.write("one ");
+    await writer.write("two");
+    await writer.close();
+    expect(await textOf(stdio.stdout)).toBe("one two");
+  });
+});
+
 describe("a WebSocket", () => {
   it("is opened with a ticket and without the credential", async () => {
     await using here = await world();
