@@ -6,8 +6,8 @@ use nimbus_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::workloads::{
-    EgressRule, ExecReply, HealthCheck, Mount, Observation, OpenReply, Port, Profile, Resources, RestartPolicy,
-    Variable, Wanted,
+    EgressRule, ExecReply, HealthCheck, Mount, Observation, OpenReply, Port, Profile, Resources,
+    RestartPolicy, Variable, Wanted,
 };
 use crate::{method, sample};
 

@@ -186,7 +186,13 @@ pub fn of(service: &str) -> Option<Grants> {
                 "nimbus.v1.event.egress.>".to_owned(),
                 "nimbus.v1.event.host.>".to_owned(),
             ],
-            events_subscribe: vec!["nimbus.v1.event.>".to_owned()],
+            events_subscribe: vec![
+                published::<event::CredentialRevoked>(),
+                "nimbus.v1.event.tenant.>".to_owned(),
+                "nimbus.v1.event.service.>".to_owned(),
+                "nimbus.v1.event.sandbox.>".to_owned(),
+                "nimbus.v1.event.session.>".to_owned(),
+            ],
             leases: true,
             ..Grants::default()
         },

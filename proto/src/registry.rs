@@ -161,6 +161,7 @@ registry![
     workloads::Beat,
     workloads::Report,
     workloads::ListHosts,
+    workloads::Offers,
     agent::Launch,
     agent::Stop,
     agent::Remove,

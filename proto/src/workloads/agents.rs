@@ -139,6 +139,19 @@ pub struct Host {
     pub warm: Vec<(String, u32)>,
 }
 
+/// What the hosts that are there can run, for the table of capabilities.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// Hosts that are not lost.
+    pub hosts: u32,
+    /// Isolation that works on at least one of them: `container`, `krun`.
+    pub backends: Vec<String>,
+    /// Their engines and versions, each once.
+    pub engines: Vec<String>,
+    /// What is missing on them, each once.
+    pub missing: Vec<String>,
+}
+
 fn facts() -> HostFacts {
     HostFacts {
         engine: "docker 20.10.24".into(),
@@ -180,3 +193,6 @@ method!(/// News of sandboxes.
 method!(/// Every host.
     ListHosts = workloads.list_hosts, 3000 ms, Read, Admin, () => Vec<Host>,
     samples () => vec![Host { name: "host-a".into(), facts: facts(), seen_at: sample::at(), lost: false, used_cpu_milli: 1000, used_memory_bytes: 512 << 20, sandboxes: 1, warm: vec![] }]);
+method!(/// What this installation can run now.
+    Offers = workloads.offers, 3000 ms, Read, Service, () => Offered,
+    samples () => Offered { hosts: 1, backends: vec!["container".into()], engines: vec!["docker 20.10.24".into()], missing: vec!["krun: /dev/kvm is missing".into()] });

@@ -10,7 +10,9 @@ use crate::Secret;
 pub type Labels = BTreeMap<String, String>;
 
 /// What isolates a sandbox from its host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
+)]
 #[strum(serialize_all = "camelCase")]
 pub enum Isolation {
     /// A container of the host's engine.
@@ -20,7 +22,9 @@ pub enum Isolation {
 }
 
 /// What a sandbox is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
+)]
 #[strum(serialize_all = "camelCase")]
 pub enum Profile {
     /// The process as specified.
@@ -142,7 +146,9 @@ pub struct Resources {
 }
 
 /// What is spoken on a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
+)]
 #[strum(serialize_all = "camelCase")]
 pub enum Protocol {
     /// Anything over TCP.
