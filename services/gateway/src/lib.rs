@@ -15,6 +15,7 @@
 
 mod access;
 mod assets;
+mod browser;
 mod channel;
 mod config;
 mod docs_page;
@@ -27,6 +28,7 @@ mod follow;
 mod grpc;
 mod hub;
 mod input;
+mod knowledge;
 mod openapi;
 mod principals;
 mod prompt;

@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod events;
 mod files;
+mod knowledge;
 mod operations;
 mod preview;
 mod sandboxes;
@@ -45,6 +46,7 @@ fn page_limit(limit: Option<i64>) -> Option<u32> {
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(system::router())
+        .merge(knowledge::router())
         .merge(auth::router())
         .merge(account::router())
         .merge(tenants::router())

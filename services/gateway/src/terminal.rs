@@ -147,6 +147,27 @@ impl FromRequestParts<App> for Upgrading {
     }
 }
 
+impl Upgrading {
+    /// Whom the request is from: its credential, or a ticket that is used up by this.
+    pub(crate) async fn token(
+        &self,
+        app: &App,
+        ticket: Option<Secret>,
+        session: &str,
+    ) -> Answer<AccessToken> {
+        match (&self.signed, ticket) {
+            (Some(signed), _) => Ok(signed.principal.token.clone()),
+            (None, Some(ticket)) => redeem(app, ticket, session).await,
+            (None, None) => Err(ApiError::unauthorized("Not authenticated")),
+        }
+    }
+
+    /// The WebSocket, in our subprotocol where the client offers it.
+    pub(crate) fn into_socket(self) -> WebSocketUpgrade {
+        self.socket.protocols([PROTOCOL])
+    }
+}
+
 /// Opens the channel, then the WebSocket.
 pub(crate) async fn upgrade(
     app: App,
@@ -154,22 +175,18 @@ pub(crate) async fn upgrade(
     query: StdioQuery,
     upgrading: Upgrading,
 ) -> Answer<Response> {
-    let token = match (&upgrading.signed, query.ticket.clone()) {
-        (Some(signed), _) => signed.principal.token.clone(),
-        (None, Some(ticket)) => redeem(&app, ticket, &session).await?,
-        (None, None) => return Err(ApiError::unauthorized("Not authenticated")),
-    };
+    let token = upgrading.token(&app, query.ticket.clone(), &session).await?;
     let (command, hello) = query.hello(true)?;
     let through = lease(session, query.tenant_id, Channel::Stdio);
     let attached = app.attach(&token, through, hello).await?;
     let replays = query.from.is_none();
-    let response = upgrading
-        .socket
-        .protocols([PROTOCOL])
-        .max_message_size(2 * PAYLOAD)
-        .on_upgrade(move |socket| async move {
-            Terminal::new(app, attached, command, replays).run(socket).await;
-        });
+    let response =
+        upgrading
+            .into_socket()
+            .max_message_size(2 * PAYLOAD)
+            .on_upgrade(move |socket| async move {
+                Terminal::new(app, attached, command, replays).run(socket).await;
+            });
     Ok(response.into_response())
 }
 
@@ -196,13 +213,13 @@ struct Terminal {
 
 /// How it ends, as the WebSocket says it.
 #[derive(Debug, PartialEq, Eq)]
-struct End {
-    code: u16,
-    reason: String,
+pub(crate) struct End {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
 }
 
 impl End {
-    fn new(code: u16, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u16, reason: impl Into<String>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -335,7 +352,8 @@ fn ended(error: &GuestError, handle: &StreamHandle) -> End {
     }
 }
 
-fn closed(reason: &EndReason) -> End {
+/// The close code of a stream that was ended for a reason.
+pub(crate) fn closed(reason: &EndReason) -> End {
     let code = match reason.code.as_str() {
         "expired" => 4001,
         "target_stopped"

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::commands::take_input;
 use super::{NDJSON, Refused, page_limit};
+use crate::browser::{self, BrowserQuery};
 use crate::channel::unexpected;
 use crate::envelope::{Answer, ApiError};
 use crate::extract::{Body, Lenient, Nothing, Once, Params, Signed};
@@ -34,6 +35,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get))
         .routes(routes!(close))
         .routes(routes!(ticket))
+        .routes(routes!(cdp))
+        .routes(routes!(page))
         .routes(routes!(stdio))
         .routes(routes!(stream))
         .routes(routes!(input))
@@ -182,6 +185,37 @@ async fn stdio(
     upgrading: Upgrading,
 ) -> Answer<Response> {
     terminal::upgrade(app, id, query, upgrading).await
+}
+
+/// The browser's own protocol as a WebSocket, on profile `desktop`.
+///
+/// Text messages of the Chrome `DevTools` Protocol, browser-level. What would end the browser for others is refused.
+#[utoipa::path(get, path = "/api/sessions/{id}/channels/cdp", operation_id = "sessions.cdp", tag = "Sessions",
+    params(("id" = String, Path, description = "The session."), BrowserQuery), security(("session" = []), ("token" = []), ()),
+    responses((status = 101, description = "The WebSocket."), Refused))]
+async fn cdp(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Params(query): Params<BrowserQuery>,
+    upgrading: Upgrading,
+) -> Answer<Response> {
+    browser::upgrade(app, id, query, Channel::Cdp, upgrading).await
+}
+
+/// A page of the browser in a few verbs, as a WebSocket, on profile `desktop`.
+///
+/// Requests `{"id","method","params"}` with `goto`, `content`, `text`, `screenshot`, `click`, `fill`, `press`, `evaluate`,
+/// `waitFor`, `back`, `forward`, `reload`, `close`; answers `{"id","result"}` or `{"id","error"}`; events `{"event",…}`.
+#[utoipa::path(get, path = "/api/sessions/{id}/channels/page", operation_id = "sessions.page", tag = "Sessions",
+    params(("id" = String, Path, description = "The session."), BrowserQuery), security(("session" = []), ("token" = []), ()),
+    responses((status = 101, description = "The WebSocket."), Refused))]
+async fn page(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Params(query): Params<BrowserQuery>,
+    upgrading: Upgrading,
+) -> Answer<Response> {
+    browser::upgrade(app, id, query, Channel::Page, upgrading).await
 }
 
 /// A process' input and output, line by line.
