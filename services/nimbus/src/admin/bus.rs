@@ -4,7 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nimbus_bus::{Authority, BusError, ServerConfigOptions, ServerTls, User, service_user};
+use nimbus_bus::{Authority, BusError, ServerConfigOptions, ServerTls, User};
+use nimbus_model::Hostname;
 
 use crate::output;
 use crate::problem::{Outcome, Problem};
@@ -41,6 +42,8 @@ enum BusCommand {
         /// Have every message reach the disk before it is acknowledged.
         #[arg(long)]
         sync_always: bool,
+        #[command(flatten)]
+        host: HostArg,
     },
     /// Make credentials.
     Credentials {
@@ -65,7 +68,26 @@ enum CredentialsCommand {
         /// Where to write it; it must not exist.
         #[arg(long, value_name = "FILE")]
         out: Utf8PathBuf,
+        #[command(flatten)]
+        host: HostArg,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct HostArg {
+    /// Host whose sandbox agent the credentials are for [default: this one].
+    #[arg(long, value_name = "NAME")]
+    sandbox_host: Option<Hostname>,
+}
+
+impl HostArg {
+    fn name(&self) -> Outcome<Hostname> {
+        match &self.sandbox_host {
+            Some(host) => Ok(host.clone()),
+            None => nimbus_sandbox_agent::machine_name()
+                .map_err(|error| Problem::usage("this host has no name for its sandboxes").because(&error)),
+        }
+    }
 }
 
 pub(crate) fn run(args: BusArgs) -> Outcome {
@@ -77,6 +99,7 @@ pub(crate) fn run(args: BusArgs) -> Outcome {
             tls_cert,
             tls_key,
             sync_always,
+            host,
         } => {
             let dir = absolute(&dir);
             let mut options = ServerConfigOptions::new(
@@ -88,7 +111,7 @@ pub(crate) fn run(args: BusArgs) -> Outcome {
                 key_file: absolute(&key),
             });
             options.sync_always = sync_always;
-            init(&dir, &options)
+            init(&dir, &host.name()?, &options)
         }
         BusCommand::Credentials {
             command:
@@ -97,10 +120,11 @@ pub(crate) fn run(args: BusArgs) -> Outcome {
                     unrestricted,
                     dir,
                     out,
+                    host,
                 },
         } => {
             let user = match (service, unrestricted) {
-                (Some(service), _) => user_of(service)?,
+                (Some(service), _) => service.user(&host.name()?)?,
                 (None, Some(name)) => User::unrestricted(name),
                 (None, None) => return Err(Problem::usage("neither a service nor --unrestricted was given")),
             };
@@ -114,7 +138,7 @@ pub(crate) fn run(args: BusArgs) -> Outcome {
     }
 }
 
-fn init(dir: &Utf8Path, options: &ServerConfigOptions) -> Outcome {
+fn init(dir: &Utf8Path, host: &Hostname, options: &ServerConfigOptions) -> Outcome {
     let creds = dir.join("creds");
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -125,7 +149,7 @@ fn init(dir: &Utf8Path, options: &ServerConfigOptions) -> Outcome {
     for service in Service::ALL {
         let path = creds.join(format!("{}.creds", service.name()));
         if !path.exists() {
-            write_new(&path, &authority, &user_of(service)?)?;
+            write_new(&path, &authority, &service.user(host)?)?;
         }
     }
     let config = dir.join("nats-server.conf");
@@ -136,10 +160,6 @@ fn init(dir: &Utf8Path, options: &ServerConfigOptions) -> Outcome {
         options.listen
     ));
     output::line(config.as_str())
-}
-
-fn user_of(service: Service) -> Outcome<User> {
-    Ok(service_user(service.name(), &service.grants()?))
 }
 
 fn write_new(path: &Utf8Path, authority: &Authority, user: &User) -> Outcome {
@@ -183,10 +203,11 @@ mod tests {
         let dir = camino_tempfile::tempdir().unwrap();
         let dir = dir.path().join("bus");
         let options = ServerConfigOptions::new("127.0.0.1:4222", dir.join("jetstream"));
-        init(&dir, &options).unwrap();
+        let host: Hostname = "host-a".parse().unwrap();
+        init(&dir, &host, &options).unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
         let (keys, creds) = (read("authority.json"), read("creds/ippool.creds"));
-        init(&dir, &options).unwrap();
+        init(&dir, &host, &options).unwrap();
         assert_eq!(keys, read("authority.json"));
         assert_eq!(creds, read("creds/ippool.creds"));
         for service in Service::ALL {

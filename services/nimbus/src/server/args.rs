@@ -34,6 +34,12 @@ pub(crate) struct ServerArgs {
     #[command(flatten, next_help_heading = "Machines")]
     pub(crate) provisioner: nimbus_provisioner::ProvisionerConfig,
 
+    #[command(flatten, next_help_heading = "Sandboxes, services and sessions")]
+    pub(crate) workloads: nimbus_workloads::WorkloadsConfig,
+
+    #[command(flatten, next_help_heading = "This host's sandboxes")]
+    pub(crate) agent: nimbus_sandbox_agent::SandboxAgentConfig,
+
     #[command(flatten, next_help_heading = "Accounts")]
     pub(crate) auth: nimbus_auth::AuthConfig,
 

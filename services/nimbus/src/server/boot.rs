@@ -3,8 +3,8 @@
 use std::os::unix::fs::DirBuilderExt;
 
 use camino::Utf8Path;
-use nimbus_bus::{Authority, Bus, ConnectOptions, Credential, EmbeddedNats, EmbeddedOptions, service_user};
-use nimbus_model::Clock;
+use nimbus_bus::{Authority, Bus, ConnectOptions, Credential, EmbeddedNats, EmbeddedOptions};
+use nimbus_model::{Clock, Hostname};
 use nimbus_store::{Database, DatabaseUrl, Sealer};
 
 use super::Service;
@@ -71,21 +71,18 @@ impl Ground {
     }
 
     /// Connects a service under its own name and with its own rights.
-    pub(crate) async fn connect(&self, service: Service, clock: &Clock) -> Outcome<Bus> {
-        let name = service.name();
+    pub(crate) async fn connect(&self, service: Service, host: &Hostname, clock: &Clock) -> Outcome<Bus> {
+        let user = service.user(host)?;
+        let name = user.name.clone();
         let failed = |error: nimbus_bus::BusError| {
             Problem::failed(format!("could not connect {name} to the bus")).because(&error)
         };
         let (url, credential, ca_file) = match self {
-            Self::Embedded { nats, authority } => (
-                nats.url(),
-                Some(authority.mint(&service_user(name, &service.grants()?))),
-                None,
-            ),
+            Self::Embedded { nats, authority } => (nats.url(), Some(authority.mint(&user)), None),
             Self::External(args) => {
                 let credential = match &args.nats_creds {
                     Some(folder) => {
-                        let path = folder.join(format!("{name}.creds"));
+                        let path = folder.join(format!("{}.creds", service.name()));
                         Some(Credential::from_creds_file(&path).map_err(failed)?)
                     }
                     None => None,
@@ -99,7 +96,7 @@ impl Ground {
         };
         let options = ConnectOptions {
             url,
-            name: name.to_owned(),
+            name: name.clone(),
             credential,
             ca_file,
             clock: clock.clone(),

@@ -1,4 +1,7 @@
-//! The demonstration: the first person signs up and orders a machine, through the same API as everybody.
+//! The demonstration: the first person signs up, orders a machine and creates sandboxes, through the
+//! same API as everybody.
+
+mod sandbox;
 
 use std::time::Instant;
 
@@ -18,7 +21,7 @@ use crate::problem::{Outcome, Problem};
 const EMAIL: &str = "demo@nimbus.local";
 
 /// Signs up, orders, watches, and shows what came of it.
-pub(crate) async fn show(url: Url, folder: &Utf8Path) -> Outcome {
+pub(crate) async fn show(url: Url, folder: &Utf8Path, image: &str) -> Outcome {
     let api = Api::new(url.clone(), Credential::None)?;
     let password = random_hex()?;
     let body = json!({ "name": "Demo", "email": EMAIL, "password": password });
@@ -53,6 +56,7 @@ pub(crate) async fn show(url: Url, folder: &Utf8Path) -> Outcome {
         output::span(took)
     ));
     output::line(&ssh)?;
+    sandbox::show(&session, image).await?;
     output::say(format_args!("\nPortal: {url}"));
     Ok(())
 }

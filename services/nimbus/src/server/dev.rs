@@ -11,6 +11,7 @@ use super::args::{ProxmoxArgs, ServerArgs, absolute};
 use super::process::{self, Plan, Running};
 use super::signals::Signals;
 use super::{boot, demo};
+use crate::cli::environment;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 
@@ -42,11 +43,20 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     ephemeral: bool,
 
-    /// Sign up, provision a machine, and show how it goes; keeps nothing.
+    /// Sign up, provision a machine, create sandboxes, and show how it goes; keeps nothing.
     #[arg(long)]
     demo: bool,
 
-    /// End after the demonstration; exit code 0 only if the machine runs.
+    /// Image of the demonstration's sandboxes; it needs `sh` and `sleep`.
+    #[arg(
+        long,
+        env = "NIMBUS_DEMO_IMAGE",
+        default_value = "docker.io/library/busybox:latest",
+        value_name = "IMAGE"
+    )]
+    demo_image: String,
+
+    /// End after the demonstration; exit code 0 only if what it shows works.
     #[arg(long, requires = "demo")]
     once: bool,
 
@@ -87,6 +97,11 @@ pub(crate) async fn dev(args: DevArgs, defaults: Defaults) -> Outcome {
         server.data.data_dir = DATA_DIR.into();
     }
     server.data.data_dir = absolute(&server.data.data_dir);
+    let token = server.auth.admin_token_file.take();
+    server.auth.admin_token_file = token.or_else(|| match &scratch {
+        Some(scratch) => Some(scratch.path.join("admin-token")),
+        None => nimbus_auth::admin::default_path(environment),
+    });
     server.ippool.pool_start.get_or_insert(POOL.0);
     server.ippool.pool_end.get_or_insert(POOL.1);
     server.ippool.gateway.get_or_insert(GATEWAY);
@@ -109,10 +124,13 @@ pub(crate) async fn dev(args: DevArgs, defaults: Defaults) -> Outcome {
         proxmox_insecure: false,
         pve_request_timeout: server.proxmox.pve_request_timeout,
     };
-    let plan = Plan::new(server, Service::ALL.to_vec()).note(format!(
+    let mut plan = Plan::new(server, Service::ALL.to_vec()).note(format!(
         "The cluster and its machines are simulated, {} nodes.",
         args.nodes
     ));
+    if scratch.is_none() {
+        plan = plan.discoverable();
+    }
     let outcome = Box::pin(serve(&args, plan, &mut signals, scratch.as_ref())).await;
     sim.shutdown().await;
     outcome
@@ -124,7 +142,7 @@ async fn serve(args: &DevArgs, plan: Plan, signals: &mut Signals, scratch: Optio
         return running.wait(signals).await;
     };
     let shown = tokio::select! {
-        shown = demo::show(url, &scratch.path) => shown,
+        shown = demo::show(url, &scratch.path, &args.demo_image) => shown,
         signal = signals.next() => Err(Problem::failed(format!("stopped by {signal} during the demonstration"))),
     };
     match shown {

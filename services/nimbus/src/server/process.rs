@@ -18,6 +18,7 @@ use url::Url;
 use super::Service;
 use super::args::{ServerArgs, absolute};
 use super::boot::{self, Ground};
+use super::discovery::Announced;
 use super::listen::{self, Listening};
 use super::proxmox::{self, Cluster};
 use super::signals::Signals;
@@ -30,6 +31,7 @@ pub(crate) struct Plan {
     args: ServerArgs,
     services: Vec<Service>,
     notes: Vec<String>,
+    discoverable: bool,
 }
 
 impl Plan {
@@ -39,7 +41,15 @@ impl Plan {
             args,
             services,
             notes: Vec::new(),
+            discoverable: false,
         }
+    }
+
+    /// Lets the commands of this computer find it.
+    #[must_use]
+    pub(crate) fn discoverable(mut self) -> Self {
+        self.discoverable = true;
+        self
     }
 
     /// A line for the summary.
@@ -66,6 +76,7 @@ pub(crate) struct Running {
     ground: Ground,
     database: Option<Database>,
     telemetry: TelemetryGuard,
+    announced: Option<Announced>,
 }
 
 /// The services of a process, with the edge apart: it is stopped first, so that nobody asks what is going away.
@@ -94,6 +105,7 @@ impl Running {
             mut args,
             services,
             notes,
+            discoverable,
         } = plan;
         args.data.data_dir = absolute(&args.data.data_dir);
         let mut listening = match services.contains(&Service::Gateway) {
@@ -117,7 +129,11 @@ impl Running {
         if stateful || embeds {
             boot::data_dir(&args.data.data_dir)?;
         }
-        let database = if stateful {
+        let host = args
+            .agent
+            .host_name()
+            .map_err(|error| Problem::usage("this host has no name for its sandboxes").because(&error))?;
+        let database = if services.iter().any(|service| service.has_tables()) {
             Some(boot::database(&args.data).await?)
         } else {
             None
@@ -144,7 +160,7 @@ impl Running {
             let ready = Ready::default();
             readies.push(ready.clone());
             let clock = Clock::system();
-            let bus = ground.connect(*service, &clock).await?;
+            let bus = ground.connect(*service, &host, &clock).await?;
             let group = if *service == Service::Gateway {
                 &mut set.edge
             } else {
@@ -155,7 +171,7 @@ impl Running {
             let stop = group.stop.clone();
             let ctx = Ctx {
                 bus,
-                database: database.clone().filter(|_| *service != Service::Gateway),
+                database: database.clone().filter(|_| service.has_tables()),
                 sealer: sealer.clone(),
                 clock,
                 tasks,
@@ -180,11 +196,20 @@ impl Running {
             ground,
             database,
             telemetry,
+            announced: None,
         };
-        running
+        let mut running = running
             .until_ready(readies, signals)
             .await?
-            .announce(&services, &cluster, &notes, begun)
+            .announce(&services, &cluster, &notes, begun)?;
+        if let (true, Some(url)) = (discoverable, &running.url) {
+            // Commands can be told the address: not being found is no reason not to serve.
+            running.announced = Announced::new(url, &Clock::system()).unwrap_or_else(|problem| {
+                tracing::warn!("{problem}");
+                None
+            });
+        }
+        Ok(running)
     }
 
     async fn until_ready(mut self, readies: Vec<Ready>, signals: &mut Signals) -> Outcome<Self> {
@@ -355,6 +380,18 @@ impl Services {
                     missing: cluster.missing.clone(),
                 };
                 let work = nimbus_provisioner::run(ctx, args.provisioner.clone(), access);
+                self.rest
+                    .running
+                    .spawn(async move { (service, Box::pin(work).await) }.instrument(span));
+            }
+            Service::Workloads => {
+                let work = nimbus_workloads::run(ctx, args.workloads.clone());
+                self.rest
+                    .running
+                    .spawn(async move { (service, Box::pin(work).await) }.instrument(span));
+            }
+            Service::SandboxAgent => {
+                let work = nimbus_sandbox_agent::run(ctx, args.agent.clone().under(&args.data.data_dir));
                 self.rest
                     .running
                     .spawn(async move { (service, Box::pin(work).await) }.instrument(span));

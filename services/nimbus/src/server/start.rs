@@ -5,6 +5,7 @@ use nimbus_store::DatabaseUrl;
 use super::Service;
 use super::args::ServerArgs;
 use super::process::{self, Plan};
+use crate::cli::environment;
 use crate::problem::{Outcome, Problem};
 
 /// Run Nimbus: every service in this process, with an embedded bus and SQLite unless told otherwise.
@@ -18,7 +19,7 @@ pub(crate) struct StartArgs {
 
 /// Run some of the services; the others run in other processes on the same bus and database.
 ///
-/// Needs --nats-url and --database-url, and --encryption-key for auth and provisioner.
+/// Needs --nats-url and --database-url, and --encryption-key for all but gateway and ippool.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     /// Which services.
@@ -30,7 +31,11 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) async fn start(args: StartArgs) -> Outcome {
-    Box::pin(process::run(Plan::new(args.server, Service::ALL.to_vec()))).await
+    let mut server = args.server;
+    let token = server.auth.admin_token_file.take();
+    server.auth.admin_token_file = token.or_else(|| nimbus_auth::admin::default_path(environment));
+    let plan = Plan::new(server, Service::ALL.to_vec()).discoverable();
+    Box::pin(process::run(plan)).await
 }
 
 pub(crate) async fn serve(args: ServeArgs) -> Outcome {
@@ -52,16 +57,19 @@ fn check(services: &[Service], args: &ServerArgs) -> Outcome {
             "set NATS_URL, or run `nimbus start`",
         );
     }
-    let stateful = services.iter().any(|service| *service != Service::Gateway);
+    let stateful = services.iter().any(|service| service.has_tables());
     if stateful && !matches!(args.data.database_url, Some(DatabaseUrl::Postgres(_))) {
         return missing(
             "a PostgreSQL that the other processes use too",
             "set DATABASE_URL=postgres://…, or run `nimbus start`",
         );
     }
-    let sealing = services
-        .iter()
-        .any(|service| matches!(service, Service::Auth | Service::Provisioner));
+    let sealing = services.iter().any(|service| {
+        matches!(
+            service,
+            Service::Auth | Service::Provisioner | Service::Workloads | Service::SandboxAgent
+        )
+    });
     if sealing && args.data.encryption_key.is_none() {
         return missing(
             "the encryption key that every replica uses",
