@@ -5,6 +5,7 @@
 //! - `faults`: every call of the cluster going wrong in every way
 //! - `split`: each service its own process, on an external nats-server and PostgreSQL
 //! - `input`: what nobody should send
+//! - `workloads`: sandboxes, services and sessions on a real container engine
 
 #![allow(
     clippy::unwrap_used,
@@ -18,3 +19,4 @@ mod faults;
 mod input;
 mod split;
 mod system;
+mod workloads;

@@ -73,6 +73,9 @@ impl Answer {
     #[must_use]
     #[track_caller]
     pub fn code(&self) -> &str {
+        if let Some(code) = self.body["error"]["code"].as_str() {
+            return code;
+        }
         assert_eq!(
             self.body["success"], false,
             "status {}: {}",

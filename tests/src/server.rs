@@ -30,6 +30,9 @@ impl Settings {
             .with("RATE_LIMIT_USER_PER_SECOND", "0")
             .with("NIMBUS_LOGIN_BURST", "0")
             .with("NIMBUS_LOG", "info")
+            // Only tests of sandboxes have an engine.
+            .with("NIMBUS_SANDBOX_ENGINE", "unix:///nowhere/engine.sock")
+            .with("NIMBUS_ADMIN_TOKEN_FILE", "admin-token")
     }
 
     /// A server with a cluster. Comparisons with the cluster happen only when they are asked for.

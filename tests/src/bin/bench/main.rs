@@ -8,6 +8,7 @@ mod http;
 mod provision;
 mod report;
 mod rpc;
+mod sandboxes;
 mod server;
 mod start;
 
@@ -30,6 +31,9 @@ async fn main() -> Result<()> {
     }
     if wants("provision") {
         provision::measure(&mut report).await?;
+    }
+    if wants("sandboxes") {
+        sandboxes::measure(&mut report).await?;
     }
     report.print();
     Ok(())
