@@ -16,10 +16,15 @@ function known<K extends string>(values: readonly K[], value: string, otherwise:
   return values.find((candidate) => candidate === value) ?? otherwise;
 }
 
+function amount(value: unknown): number | null {
+  return typeof value === "number" ? value : null;
+}
+
 /** Only what can be ordered with the requests this page knows. */
 export function toCatalog(view: CatalogView): Catalog {
   return {
     ...view,
+    quota: { used: amount(view.quota.used) ?? 0, limit: amount(view.quota.limit) },
     tiers: view.tiers.flatMap((tier) => {
       const key = TIER_KEYS.find((candidate) => candidate === tier.key);
       return key === undefined ? [] : [{ ...tier, key }];

@@ -29,7 +29,12 @@ export type OsKey = CreateMachine["os_template"];
 export type Tier = Omit<S["TierView"], "key"> & { key: TierKey };
 export type OsChoice = Omit<S["OsView"], "key"> & { key: OsKey };
 export type CatalogView = S["CatalogView"];
-export type Catalog = Omit<CatalogView, "tiers" | "os"> & { tiers: Tier[]; os: OsChoice[] };
+/** How many machines there are of how many that may be; without a limit there is none. */
+export interface MachineQuota {
+  used: number;
+  limit: number | null;
+}
+export type Catalog = Omit<CatalogView, "tiers" | "os" | "quota"> & { tiers: Tier[]; os: OsChoice[]; quota: MachineQuota };
 export type Placement = S["PlacementView"];
 
 export const MACHINE_STATUSES = ["provisioning", "running", "stopped", "paused", "unknown", "deleting", "failed"] as const;
