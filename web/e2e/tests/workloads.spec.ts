@@ -85,7 +85,7 @@ test("a sandbox is created, used and stopped", async ({ page, world }, info) => 
   await expect(page.getByRole("row", { name: /first-steps/ })).toBeHidden();
 });
 
-test("a shell lives through a reload of the network, and the log is followed", async ({ page, world }) => {
+test("a shell ends and is started again, and the log is followed", async ({ page, world }) => {
   const admin = await world.admin();
   const id = await world.sandbox(admin, "talker", { process: { argv: ["sh", "-c", "i=0; while true; do i=$((i + 1)); echo line $i; sleep 1; done"] } });
   await signIn(page, admin);
