@@ -124,11 +124,14 @@ async fn what_cannot_be_done_says_why() {
 
         let mut nowhere = world.script("exit 0");
         nowhere.binds = vec![Bind {
-            source: "/no/such/path".into(),
+            source: world.dir.path().join("absent").to_string(),
             target: "/x".into(),
         }];
-        let nowhere = engine.create(&nowhere).await.expect_err("there is no such path");
-        assert!(matches!(nowhere, EngineError::Refused { .. }), "{nowhere}");
+        // Podman makes an empty directory there.
+        if !world.podman {
+            let nowhere = engine.create(&nowhere).await.expect_err("there is no such path");
+            assert!(matches!(nowhere, EngineError::Refused { .. }), "{nowhere}");
+        }
 
         let absent = world.create(&world.command(&["/no/such/program"])).await;
         let absent = engine.start(&absent).await.expect_err("there is no such program");
@@ -201,6 +204,11 @@ async fn who_takes_too_much_memory_is_killed_for_it() {
         let mut spec = world.command(&["/bin/busybox", "tail", "/dev/zero"]);
         spec.limits.memory_bytes = 16 << 20;
         let (id, state) = world.outcome(&spec).await;
+        assert_eq!(state.exit_code, Some(137), "{state:?}");
+        if world.podman {
+            // It does not always learn of it on cgroup 1.
+            return;
+        }
         assert_eq!(
             (state.oom_killed, state.exit_code),
             (true, Some(137)),
