@@ -15,8 +15,9 @@ def anyio_backend() -> str:
 
 
 def test_the_blocking_client_is_made_of_the_async_one() -> None:
-    kept = (_unasync._HERE / "_sync.py").read_text(encoding="utf-8")
-    assert kept == _unasync.sync_source(), "run `python -m nimbus._unasync`"
+    folder = _unasync.HERE / "_sync"
+    kept = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.py")}
+    assert kept == _unasync.sync_sources(), "run `python -m nimbus._unasync`"
 
 
 async def test_everything_once(fake: Fake, tenant: str) -> None:

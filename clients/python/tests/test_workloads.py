@@ -100,27 +100,27 @@ def test_logs(client: nimbus.Nimbus) -> None:
 
 def test_files(client: nimbus.Nimbus) -> None:
     files = ready(client).files
-    files.write("/work/a.txt", "grüße", create_parents=True, mode=0o600)
-    assert (files.stat("/work/a.txt").size, files.stat("/work/a.txt").mode) == (7, "0600")
-    assert files.read_text("/work/a.txt") == "grüße"
+    files.write("/box/a.txt", "grüße", create_parents=True, mode=0o600)
+    assert (files.stat("/box/a.txt").size, files.stat("/box/a.txt").mode) == (7, "0600")
+    assert files.read_text("/box/a.txt") == "grüße"
     data = bytes(range(256))
-    files.write("/work/b.bin", data)
-    assert files.read("/work/b.bin", offset=10, length=5) == data[10:15]
-    files.write("/work/c", iter([b"stre", b"amed"]))
-    assert b"".join(files.stream("/work/c")) == b"streamed"
+    files.write("/box/b.bin", data)
+    assert files.read("/box/b.bin", offset=10, length=5) == data[10:15]
+    files.write("/box/c", iter([b"stre", b"amed"]))
+    assert b"".join(files.stream("/box/c")) == b"streamed"
     with pytest.raises(nimbus.NimbusPreconditionFailedError):
-        files.write("/work/c", b"", if_none_match="*")
-    files.write("/work/c", "streamed", if_match=files.stat("/work/c").etag)
+        files.write("/box/c", b"", if_none_match="*")
+    files.write("/box/c", "streamed", if_match=files.stat("/box/c").etag)
     with pytest.raises(nimbus.NimbusPreconditionFailedError):
-        files.write("/work/c", "late", if_match="other")
-    files.mkdir("/work/sub")
-    files.move("/work/c", "/work/sub/d")
-    assert [entry.name for entry in files.list("/work", limit=1)] == ["a.txt", "b.bin", "sub"]
-    files.extract("/copy", b"".join(files.archive("/work")))
+        files.write("/box/c", "late", if_match="other")
+    files.mkdir("/box/sub")
+    files.move("/box/c", "/box/sub/d")
+    assert [entry.name for entry in files.list("/box", limit=1)] == ["a.txt", "b.bin", "sub"]
+    files.extract("/copy", b"".join(files.archive("/box")))
     assert files.read_text("/copy/sub/d") == "streamed"
-    files.remove("/work", recursive=True)
+    files.remove("/box", recursive=True)
     with pytest.raises(nimbus.NimbusNotFoundError):
-        files.read("/work/a.txt")
+        files.read("/box/a.txt")
 
 
 def test_sessions(client: nimbus.Nimbus) -> None:
