@@ -45,6 +45,8 @@ pub(crate) async fn serve(
 
     let (from, to) = stream.split();
     tokio::select! {
+        // In this order: what is sent begins with what was accepted so far, before any more is.
+        biased;
         // The last frame was sent, or nobody takes it.
         sent = send(to, &command, &reader, cursor, &shared) => sent,
         received = receive(from, &command, holder, &shared) => received,
