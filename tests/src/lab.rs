@@ -94,10 +94,23 @@ impl Lab {
             let path = format!("/api/tenants/{}", tenant.as_str().unwrap());
             let _ = self.operator.delete(&path).await.is(204);
         }
+        nobodys(&self.host).await;
         let status = self.server.terminate().await;
         assert!(status.success(), "{status}");
         assert_eq!(left(&self.host).await, Vec::<String>::new(), "left on the engine");
     }
+}
+
+/// Waits until no container of `host` belongs to a tenant: deleting answers when the record is gone.
+pub async fn nobodys(host: &str) {
+    let host = format!("label={HOST_LABEL}={host}");
+    let _ = eventually(
+        "no container belongs to a tenant",
+        STARTS,
+        async || docker(&["ps", "-aq", "--filter", &host, "--filter", "label=io.nimbus.sandbox.tenant"]).await,
+        String::is_empty,
+    )
+    .await;
 }
 
 /// Containers, volumes and networks that carry the label of `host`.

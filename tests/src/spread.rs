@@ -25,6 +25,8 @@ pub struct Spread {
     pub auth: Server,
     /// Sandboxes and services.
     pub workloads: Server,
+    /// Machines and their addresses, without a cluster: the edge is ready when all answer.
+    pub machines: [Server; 2],
     /// The agents, by host.
     pub agents: Vec<Server>,
     /// The hosts' names.
@@ -71,7 +73,8 @@ impl Spread {
         let shared = nats.credentials.clone();
         let first = hosts.first().cloned().unwrap_or_default();
         let serve = |name: &'static str| Server::serve(&output, name, name, settings(name, &first, &shared));
-        let (auth, workloads) = futures::join!(serve("auth"), serve("workloads"));
+        let (auth, workloads, ippool, provisioner) =
+            futures::join!(serve("auth"), serve("workloads"), serve("ippool"), serve("provisioner"));
         let mut running = vec![];
         for (n, host) in hosts.iter().enumerate() {
             let credentials = mint(&bus, host, &dir.path().join(format!("creds-{n}"))).await;
@@ -86,6 +89,7 @@ impl Spread {
             gateway,
             auth,
             workloads,
+            machines: [ippool, provisioner],
             agents: running,
             hosts,
             operator,
@@ -106,8 +110,13 @@ impl Spread {
                 .await
                 .is(204);
         }
+        for host in &self.hosts {
+            lab::nobodys(host).await;
+        }
         let mut servers: Vec<&mut Server> = self.agents.iter_mut().collect();
-        servers.extend([&mut self.gateway, &mut self.workloads, &mut self.auth]);
+        servers.extend([&mut self.gateway, &mut self.workloads]);
+        servers.extend(&mut self.machines);
+        servers.push(&mut self.auth);
         for server in servers {
             if server.process().ended().is_none() {
                 let status = server.terminate().await;

@@ -35,7 +35,7 @@ async fn a_sandbox_runs_a_program_and_leaves_nothing() {
         (&ran["exitCode"], &ran["stdout"], &ran["stderr"]),
         (&json!(3), &json!("out\n"), &json!("err\n"))
     );
-    assert_eq!(tenant.prints(&id, &["printenv", "GREETING"]).await, "hello\n");
+    assert_eq!(tenant.prints(&id, &["sh", "-c", "echo $GREETING"]).await, "hello\n");
 
     let logs = eventually(
         "the log has the first line",
@@ -103,6 +103,7 @@ async fn a_warm_sandbox_is_as_personal_as_a_cold_one() {
         .put(&tenant.path("/secrets/token"), &secret)
         .await
         .is(200);
+    let _ = tenant.api.put(&tenant.path("/volumes/data"), &json!({})).await;
     let first = tenant.idle().await;
     assert_eq!(tenant.sandbox(&first).await["status"]["start"], "cold");
     let mut body = Tenant::body(&["sleep", "3600"]);

@@ -177,6 +177,6 @@ async fn a_port_inside_is_shown_through_the_gateway() {
     assert_eq!((shown.status, shown.text.as_str()), (200, "shown\n"));
     let mut forged = url.to_owned();
     forged.truncate(url.trim_end_matches('/').len() - 2);
-    let _ = nobody.get(&format!("{forged}AA/index.html")).await.is(404);
+    let _ = nobody.get(&format!("{forged}AA/index.html")).await.is(401);
     lab.end().await;
 }
