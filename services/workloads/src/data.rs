@@ -154,6 +154,7 @@ impl Works {
             .await?
             .ok_or(WorkError::BadToken { what: "link" })?;
         ready(&record, record.id())?;
+        self.answers(&record)?;
         let reached = Reached {
             record,
             lease: None,
@@ -184,6 +185,15 @@ impl Works {
         reply.target_generation = reached.generation;
         reply.expires_at = reached.expires_at;
         Ok(reply)
+    }
+
+    /// Refuses at once where waiting would be all that happens.
+    fn answers(&self, record: &Record) -> Result<(), WorkError> {
+        if self.is_away(&record.host) {
+            let fault = Fault::new(Code::ServiceUnavailable, "the host is silent");
+            return Err(unreachable(record, fault));
+        }
+        Ok(())
     }
 
     async fn reach(
@@ -224,6 +234,7 @@ impl Works {
         if purpose != Use::Logs {
             ready(&reached.record, reached.record.id())?;
         }
+        self.answers(&reached.record)?;
         Ok(reached)
     }
 

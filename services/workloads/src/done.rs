@@ -117,9 +117,8 @@ impl Works {
         let since = keyed
             .known_for
             .map_or(Timestamp::from_micros(0), |span| self.now().before(span));
-        let found: Option<(String,)> =
-            reading!(&self.store, |c| {
-                sqlx::query_as(
+        let found: Option<(String,)> = reading!(&self.store, |c| {
+            sqlx::query_as(
             "SELECT request FROM workloads_done WHERE tenant = $1 AND method = $2 AND key = $3 AND at >= $4"
         )
         .bind(&keyed.tenant)
@@ -128,7 +127,7 @@ impl Works {
         .bind(since)
         .fetch_optional(c)
         .await
-            })?;
+        })?;
         match found {
             None => Ok(false),
             Some((request,)) if request == keyed.request => Ok(true),

@@ -5,12 +5,23 @@ pub(crate) mod place;
 pub(crate) mod row;
 pub(crate) mod view;
 
+use std::time::Duration;
+
+use nimbus_model::Hostname;
 use nimbus_proto::workloads::{Host, Offered};
 
 use crate::error::WorkError;
 use crate::works::Works;
 
+/// A host tells of itself every two seconds; an agent that is replaced is back before this.
+const SILENT: Duration = Duration::from_secs(10);
+
 impl Works {
+    /// Whether a host is silent for so long that asking it would only be waiting.
+    pub(crate) fn is_away(&self, host: &Hostname) -> bool {
+        self.hosts.is_silent(host.as_str(), self.now(), SILENT)
+    }
+
     /// Every host, by name.
     pub(crate) async fn list_hosts(&self) -> Result<Vec<Host>, WorkError> {
         let rows = row::list(&self.store).await?;

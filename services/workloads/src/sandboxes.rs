@@ -31,7 +31,7 @@ use crate::works::{Works, allow_some, audit};
 /// How long a forced delete waits for the end of what runs.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 /// How long a stop may take to be heard.
-const STOP: Duration = Duration::from_secs(12);
+const STOP: Duration = Duration::from_secs(5);
 
 impl Works {
     /// A sandbox' record, from memory if it is there.
@@ -153,6 +153,9 @@ impl Works {
             sandbox: record.id().to_owned(),
             reason,
         };
+        if self.is_away(&record.host) {
+            return self.find_sandbox(record.id()).await;
+        }
         let told = self
             .bus
             .call::<agent::Stop>(&request)
@@ -260,16 +263,19 @@ impl Works {
         let Some(record) = record::find(&self.store, id).await? else {
             return Ok(());
         };
-        let removed = self
-            .bus
-            .call::<agent::Remove>(&id.to_owned())
-            .at(&record.host)
-            .key(Key::of(id))
-            .await;
-        match removed {
-            Ok(()) => {}
-            Err(fault) if fault.is(Code::OpNotFound) || fault.is(Code::ServiceUnavailable) => {}
-            Err(fault) => return Err(fault.into()),
+        if !self.is_away(&record.host) {
+            let removed = self
+                .bus
+                .call::<agent::Remove>(&id.to_owned())
+                .at(&record.host)
+                .key(Key::of(id))
+                .timeout(STOP)
+                .await;
+            match removed {
+                Ok(()) => {}
+                Err(fault) if fault.is(Code::OpNotFound) || fault.is(Code::ServiceUnavailable) => {}
+                Err(fault) => return Err(fault.into()),
+            }
         }
         let works = self.clone();
         let gone = record.clone();

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use nimbus_model::Timestamp;
 use nimbus_proto::workloads::Resources;
 
 use super::row::HostRow;
@@ -33,6 +35,15 @@ impl Hosts {
         if inner.epoch == epoch {
             inner.rows = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
         }
+    }
+
+    /// Whether a host is lost, or was not heard of for `limit`. One that only other replicas have
+    /// heard of so far is not.
+    pub(crate) fn is_silent(&self, host: &str, now: Timestamp, limit: Duration) -> bool {
+        self.lock()
+            .rows
+            .get(host)
+            .is_some_and(|row| row.lost || now.since(row.seen_at) > limit)
     }
 
     /// A host as it is now.

@@ -22,8 +22,9 @@ use crate::works::Works;
 /// Pauses between tries.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MOST: Duration = Duration::from_secs(1);
-/// Tries at a host that is not there before another is looked for.
-const TRIES: u32 = 3;
+/// How long a host may take to answer before it is asked again. One that is not there is noticed
+/// then, too.
+const TRY: Duration = Duration::from_millis(1500);
 /// Kept of the time for the launch, so that its outcome is written while it is still ours.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -42,11 +43,10 @@ impl Works {
         let mut record = record;
         let mut pause = PAUSE;
         let mut absent: Vec<String> = Vec::new();
-        let mut tries = 0;
         let left = record.launch_until.since(self.now()).saturating_sub(MARGIN);
         let until = Instant::now() + left;
         loop {
-            let limit = until.saturating_duration_since(Instant::now());
+            let limit = until.saturating_duration_since(Instant::now()).min(TRY);
             let answer = self
                 .bus
                 .call::<agent::Launch>(&request)
@@ -78,10 +78,10 @@ impl Works {
                 Some(now) => return Ok(now),
                 None => return Ok(record),
             }
-            tries += 1;
-            if fault.is(Code::ServiceUnavailable) && tries >= TRIES {
-                tries = 0;
-                absent.push(record.host.to_string());
+            if fault.is(Code::ServiceUnavailable) {
+                if !absent.contains(&record.host.to_string()) {
+                    absent.push(record.host.to_string());
+                }
                 if let Some(moved) = self.move_on(&record, &request, &absent).await? {
                     record = moved;
                 }
