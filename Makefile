@@ -36,8 +36,8 @@ dev: tools $(DEBUG) ## run a server with a simulated cluster on 127.0.0.1:8080
 test: tools-test engine $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
 	@ops/dev/test.sh
 
-.PHONY: test-rust test-portal test-pve test-api test-e2e
-test-rust test-portal test-pve test-api test-e2e: tools-test engine $(DEBUG) $(NPM) ## one part of `make test`
+.PHONY: test-rust test-portal test-python test-pve test-api test-clients test-e2e
+test-rust test-portal test-python test-pve test-api test-clients test-e2e: tools-test engine $(DEBUG) $(NPM) ## one part of `make test`
 	@ops/dev/test.sh $(@:test-%=%)
 
 .PHONY: bench

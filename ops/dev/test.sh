@@ -2,7 +2,7 @@
 # Runs the test suites and says at the end which passed. `make test` builds what they need first.
 #
 #   ops/dev/test.sh                all of them
-#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal pve api e2e
+#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal python pve api clients e2e
 #   ops/dev/test.sh clean          stop the private PostgreSQL and remove its data
 #
 # Every suite runs even when one before it failed; the exit code is 1 when any did.
@@ -52,8 +52,16 @@ deny() {
     cargo deny check licenses bans sources
 }
 
+# Suites with sandboxes need a container engine and something to run on it. Without one they fail.
+engine_ready=""
+engine() {
+    [ -z "$engine_ready" ] || return 0
+    ops/dev/engine.sh start && ops/dev/engine.sh images busybox node python desktop && engine_ready=yes
+}
+
 rust() {
     start_postgres || return 1
+    engine || return 1
     export NIMBUS_BIN=$binary NIMBUS_TEST_NATS_SERVER=${NIMBUS_NATS_SERVER:-$root/target/nats/nats-server}
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --no-fail-fast
@@ -82,6 +90,43 @@ same_client() {
         echo "$kept is not what proto/openapi.json makes: run \`make generate\`" >&2
         result=1
     fi
+    rm -rf "$work"
+    return $result
+}
+
+# The Python client: its types, and its tests against a server of their own.
+python() {
+    (cd clients/python && ../../target/venv/bin/mypy && ../../target/venv/bin/python -m pytest -q -k "not real_server")
+}
+
+# What others write programs with, against a real server on the real engine: both SDKs with every example of
+# their pages, stubs that another tool makes of the gRPC files, and the quickstart from its first command to its last.
+clients() {
+    engine || return 1
+    export NIMBUS_TEST_DESKTOP_IMAGE=nimbus.test/desktop:1
+    local result=0
+    NIMBUS_BIN=$binary node web/sdk/test/e2e/run.mjs || result=1
+    grpc || result=1
+    NIMBUS_BIN=$binary NIMBUS_IMAGE=nimbus.test/node:1 examples/quickstart/run.sh || result=1
+    return $result
+}
+
+grpc() {
+    local work server result
+    work=$(mktemp -d)
+    NIMBUS_ADMIN_TOKEN_FILE=$work/admin-token NIMBUS_SANDBOX_HOST=grpc-$$ "$binary" start --port 0 --data-dir "$work/data" \
+        --ready-file "$work/ready.json" >"$output/grpc.log" 2>&1 &
+    server=$!
+    if wait_ready "$work/ready.json" $server; then
+        NIMBUS_ENDPOINT=$(field url "$work/ready.json") NIMBUS_TOKEN=$(field token "$work/admin-token") \
+            NIMBUS_TEST_IMAGE=nimbus.test/busybox:1 target/venv/bin/python -m pytest -q tests/grpc
+        result=$?
+    else
+        echo "the server did not start; its output:" >&2
+        cat "$output/grpc.log" >&2
+        result=1
+    fi
+    end $server
     rm -rf "$work"
     return $result
 }
@@ -144,6 +189,7 @@ e2e() {
         echo "there is no browser suite at web/e2e"
         return 77
     fi
+    engine || return 1
     NIMBUS_BIN=$binary npm --prefix web test -w e2e
 }
 
@@ -154,13 +200,13 @@ if [ "${1:-}" = clean ]; then
 fi
 
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal pve api e2e rust)
+[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal python pve api clients e2e rust)
 
 passed=0 failed=0 skipped=0
 lines=()
 for suite in "${suites[@]}"; do
     case $suite in
-    fmt | lint | deny | rust | doc | portal | pve | api | e2e) ;;
+    fmt | lint | deny | rust | doc | portal | python | pve | api | clients | e2e) ;;
     *)
         echo "$0: there is no suite $suite" >&2
         exit 2

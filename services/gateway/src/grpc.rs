@@ -53,15 +53,15 @@ pub(crate) fn router(app: &App) -> Router {
         .add_service(wire::services_server::ServicesServer::new(server.clone()))
         .add_service(wire::sessions_server::SessionsServer::new(server))
         .add_service(health);
-    match tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .build_v1()
-    {
-        Ok(reflection) => {
-            routes.add_service(reflection);
+    // Both versions: tools of today ask for v1, most libraries still for v1alpha.
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => {
+            routes.add_service(v1).add_service(v1alpha);
         }
         // Stubs made from the files work without it.
-        Err(error) => tracing::warn!(%error, "there is no gRPC reflection"),
+        (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "there is no gRPC reflection"),
     }
     routes.routes().into_axum_router()
 }
