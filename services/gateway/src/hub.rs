@@ -9,6 +9,7 @@ use nimbus_bus::{BusError, CloudEvent, Delivered, EventFilter, EventStart};
 use nimbus_model::{OperationId, UserId};
 use nimbus_proto::event::{
     AddressChanged, CredentialRevoked, MachineChanged, MachineCreated, MachineDeleted, OperationProgressed,
+    SandboxChanged, SandboxDeleted, ServiceChanged, ServiceDeleted, SessionChanged, TenantChanged,
 };
 use nimbus_proto::machine::{Operation, OperationKind, OperationState, StepState};
 use nimbus_service::RunError;
@@ -18,6 +19,9 @@ use tokio::sync::{broadcast, watch};
 use crate::state::App;
 use crate::views::cluster::{AddressView, MachineEventView};
 use crate::views::operation::{OperationView, duration_ms};
+use crate::views::workloads::sandbox::SandboxView;
+use crate::views::workloads::service::ServiceView;
+use crate::views::workloads::session::WorkSessionView;
 
 /// Events that a client that comes back can be told.
 const RING: usize = 1000;
@@ -27,14 +31,18 @@ const QUEUE: usize = 256;
 const ALL: &str = "nimbus.v1.event.>";
 
 /// Who may see an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// One user.
     User(UserId),
     /// Administrators.
     Admins,
+    /// Those who reach a tenant.
+    Tenant(String),
     /// Everybody with an open stream.
     Everybody,
+    /// Nobody sees it; the tenant may be new.
+    Tenants(String),
 }
 
 /// One event as streams show it.
@@ -293,6 +301,9 @@ fn shown(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, 
             &AddressView::from(address),
         )));
     }
+    if let Some(shown) = of_tenant(sequence, event)? {
+        return Ok(Some(shown));
+    }
     if let Some(revoked) = event.read::<CredentialRevoked>()? {
         app.principals.revoke(&revoked);
         let mut shown = of(sequence, Audience::User(revoked.user), "revoked", &());
@@ -300,6 +311,72 @@ fn shown(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, 
         return Ok(Some(shown));
     }
     Ok(None)
+}
+
+/// A resource as `GET` gives it, with its tenant.
+#[derive(Serialize)]
+struct OfTenant<T> {
+    tenant: String,
+    #[serde(flatten)]
+    resource: T,
+}
+
+/// What is left of a resource that was removed.
+#[derive(Serialize)]
+struct Removed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    removed: bool,
+}
+
+/// Events of services, sandboxes and sessions.
+fn of_tenant(sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, BusError> {
+    fn told<T: Serialize>(sequence: u64, name: &'static str, tenant: String, resource: T) -> Option<Shown> {
+        let audience = Audience::Tenant(tenant.clone());
+        Some(of(sequence, audience, name, &OfTenant { tenant, resource }))
+    }
+    Ok(if let Some(SandboxChanged { sandbox, .. }) = event.read()? {
+        told(
+            sequence,
+            "sandbox",
+            sandbox.tenant.clone(),
+            SandboxView::from(sandbox),
+        )
+    } else if let Some(SandboxDeleted { tenant, id }) = event.read()? {
+        let gone = Removed {
+            id: Some(id),
+            name: None,
+            removed: true,
+        };
+        told(sequence, "sandbox", tenant, gone)
+    } else if let Some(ServiceChanged { service }) = event.read()? {
+        told(
+            sequence,
+            "service",
+            service.tenant.clone(),
+            ServiceView::from(service),
+        )
+    } else if let Some(ServiceDeleted { tenant, name }) = event.read()? {
+        let gone = Removed {
+            id: None,
+            name: Some(name),
+            removed: true,
+        };
+        told(sequence, "service", tenant, gone)
+    } else if let Some(SessionChanged { session }) = event.read()? {
+        told(
+            sequence,
+            "session",
+            session.tenant.clone(),
+            WorkSessionView::from(session),
+        )
+    } else if let Some(TenantChanged { tenant }) = event.read()? {
+        Some(of(sequence, Audience::Tenants(tenant.id), "tenants", &()))
+    } else {
+        None
+    })
 }
 
 fn of(sequence: u64, audience: Audience, name: &'static str, view: &impl Serialize) -> Shown {

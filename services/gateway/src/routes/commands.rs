@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use nimbus_bus::{AccessToken, Key};
+use nimbus_errors::Code;
 use nimbus_guest::protocol::{Hello, Reply, Request, Since};
 use nimbus_proto::workloads::{Exec, ExecReply, ExecRequest, Through};
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::{NDJSON, Refused};
 use crate::channel::{failure, unexpected};
-use crate::envelope::Answer;
+use crate::envelope::{Answer, ApiError};
 use crate::extract::{Body, Params, Signed};
 use crate::state::App;
 use crate::views::workloads::Items;
@@ -197,6 +198,7 @@ pub(crate) async fn take_input(
     command: String,
     body: InputBody,
 ) -> Answer<u64> {
+    let has_signal = body.signal.is_some();
     if let Some(signal) = &body.signal {
         send_signal(app, token, through.clone(), command.clone(), signal).await?;
     }
@@ -207,8 +209,15 @@ pub(crate) async fn take_input(
         end: body.eof,
         resize: body.resize.map(Into::into),
     };
-    if given.is_nothing() {
-        return Ok(0);
+    match (given.is_nothing(), has_signal) {
+        (true, true) => return Ok(0),
+        (true, false) => {
+            return Err(ApiError::new(
+                Code::OpInvalidInput,
+                "nothing is given: expected data, eof, resize or signal",
+            ));
+        }
+        (false, _) => {}
     }
     input::give(app, token, through, command, given).await
 }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+use nimbus_bus::Method as _;
 use nimbus_gateway::GatewayConfig;
-use nimbus_proto::event::{AddressChanged, MachineChanged, MachineDeleted};
+use nimbus_proto::event::{AddressChanged, MachineChanged, MachineDeleted, SandboxChanged, SandboxDeleted};
 use nimbus_proto::ippool::{Address, AddressSource, AddressStatus};
 use nimbus_proto::machine::OperationKind;
+use nimbus_proto::workloads::GetSandbox;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -245,4 +247,37 @@ async fn streams_end_when_the_server_stops() {
     world.stop.cancel();
     bob.end().await;
     within(world.running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_happens_in_a_tenant_is_told_to_those_who_reach_it() {
+    let world = World::start().await;
+    let mut bobs = Events::open(&world, Bob, None).await;
+    let mut adas = Events::open(&world, Ada, None).await;
+    let sandbox = GetSandbox::sample_reply();
+    let changed = SandboxChanged {
+        sandbox: sandbox.clone(),
+        made_by: None,
+    };
+    World::publish(&world.workloads, "workloads", &changed).await;
+    let deleted = SandboxDeleted {
+        tenant: "demo".into(),
+        id: sandbox.id.clone(),
+    };
+    World::publish(&world.workloads, "workloads", &deleted).await;
+    World::publish(&world.ippool, "ippool", &address()).await;
+    let told = bobs.next().await;
+    assert_eq!(
+        (told.event.as_str(), &told.data["tenant"]),
+        ("sandbox", &"demo".into())
+    );
+    assert_eq!(told.data["metadata"]["id"], sandbox.id.as_str());
+    assert_eq!(told.data["spec"]["sandbox"]["process"]["argv"]["redacted"], true);
+    let told = bobs.next().await;
+    assert_eq!(
+        (&told.data["id"], &told.data["removed"]),
+        (&sandbox.id.into(), &true.into())
+    );
+    // Somebody else hears only of what comes after it.
+    assert_eq!(adas.next().await.event, "address");
 }

@@ -8,10 +8,14 @@
 )]
 
 mod account;
+mod commands;
 mod edge;
 mod events;
 mod machines;
 mod peers;
 mod routes;
 mod server;
+mod sockets;
+mod workloads;
+mod works;
 mod world;

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::peers::{Books, Person, Tokens, serve_auth, serve_ippool, serve_provisioner};
+use crate::works::{self, Works};
 
 /// The longest a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,6 +34,8 @@ pub(crate) struct World {
     pub auth: Bus,
     pub provisioner: Bus,
     pub ippool: Bus,
+    pub works: Works,
+    pub workloads: Bus,
     pub running: JoinHandle<Result<(), RunError>>,
     _serving: Vec<Serving>,
     _nats: EmbeddedNats,
@@ -93,7 +96,11 @@ impl World {
         };
         let nats = EmbeddedNats::start(options).await.unwrap();
         let connect = async |name: &str| {
-            let credential = authority.mint(&service_user(name, &grants::of(name).unwrap()));
+            let rights = match name.strip_prefix("agent-") {
+                Some(host) => grants::agent(&host.parse().unwrap()),
+                None => grants::of(name).unwrap(),
+            };
+            let credential = authority.mint(&service_user(name, &rights));
             let options = ConnectOptions {
                 url: nats.url(),
                 name: name.to_owned(),
@@ -107,12 +114,15 @@ impl World {
         let verifier = Tokens::of(&books);
         let auth = connect("auth").await.with_verifier(verifier.clone());
         let provisioner = connect("provisioner").await.with_verifier(verifier.clone());
-        let ippool = connect("ippool").await.with_verifier(verifier);
+        let ippool = connect("ippool").await.with_verifier(verifier.clone());
+        let workloads = connect("workloads").await.with_verifier(verifier);
+        let (works, running_works) = works::serve(&workloads, connect("agent-a").await, &books).await;
         let mut serving = Vec::new();
         if services {
             serving.push(serve_auth(&auth, &books).await);
             serving.push(serve_provisioner(&provisioner, &books).await);
             serving.push(serve_ippool(&ippool).await);
+            serving.push(running_works);
         }
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -151,6 +161,8 @@ impl World {
             auth,
             provisioner,
             ippool,
+            works,
+            workloads,
             running,
             _serving: serving,
             _nats: nats,
