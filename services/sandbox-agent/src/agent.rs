@@ -1,6 +1,7 @@
 //! What everything on this host shares, once there is an engine.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use camino::Utf8Path;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::SandboxAgentConfig;
-use crate::egress::{self, Audit, Proxy, Resolve, SystemResolver};
+use crate::egress::{Audit, Proxy, Resolve, SystemResolver};
 use crate::error::AgentError;
 use crate::images::Images;
 use crate::plan;
@@ -44,6 +45,8 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     pub(crate) clock: Clock,
     pub(crate) bus: Bus,
+    /// Nothing can be mounted into containers that run: this host does not let us.
+    pub(crate) mounts_fail: AtomicBool,
     /// Counts how often the engine went away.
     pub(crate) engine_losses: watch::Sender<u64>,
     resolver: Arc<dyn Resolve>,
@@ -102,9 +105,10 @@ impl Agent {
             sessions: Sessions::default(),
             clock,
             bus,
+            mounts_fail: AtomicBool::new(false),
             engine_losses: watch::Sender::new(0),
             resolver: Arc::new(SystemResolver),
-            internal: egress::private_networks(),
+            internal: config.egress_internal,
             stop,
         }))
     }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use ipnet::IpNet;
 use nimbus_config::{bytes, count, text};
 use nimbus_model::{Hostname, HostnameError};
 
@@ -62,6 +63,18 @@ pub struct SandboxAgentConfig {
     #[arg(id = "sandbox_ports", long = "sandbox-ports", env = "NIMBUS_SANDBOX_PORTS", value_name = "FIRST-LAST",
           default_value = "15000-16000", value_parser = PortRange::from_str)]
     pub ports: PortRange,
+
+    /// Networks inside of yours that an egress rule with `allowInternalIps` may mean. Not the host's
+    /// loopback, where the bus is, nor link-local addresses, where clouds keep their metadata.
+    #[arg(
+        id = "sandbox_egress_internal",
+        long = "sandbox-egress-internal",
+        env = "NIMBUS_SANDBOX_EGRESS_INTERNAL",
+        value_name = "NETWORKS",
+        value_delimiter = ',',
+        default_value = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+    )]
+    pub egress_internal: Vec<IpNet>,
 
     /// File with credentials of registries, in the form of Docker's `config.json`.
     #[arg(

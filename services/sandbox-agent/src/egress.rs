@@ -51,15 +51,6 @@ impl Resolve for SystemResolver {
 /// What takes note of refused connections.
 pub(crate) type Audit = Arc<dyn Fn(Denial) + Send + Sync>;
 
-/// Networks that a rule with `allowInternalIps` may mean: private ones (RFC 1918, RFC 4193), and not
-/// the host's loopback or link-local ones, where the bus and metadata services are.
-pub(crate) fn private_networks() -> Vec<IpNet> {
-    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
-        .iter()
-        .filter_map(|net| net.parse().ok())
-        .collect()
-}
-
 /// The proxy of one sandbox.
 #[derive(Clone)]
 pub(crate) struct Proxy {

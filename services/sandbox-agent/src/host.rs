@@ -2,6 +2,7 @@
 //! changes; the reply carries orders.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -155,6 +156,16 @@ impl Host {
     fn facts(&self) -> HostFacts {
         let config = &self.parts.config;
         let mut missing = missing_for_krun();
+        if self
+            .agent
+            .get()
+            .is_some_and(|agent| agent.mounts_fail.load(Ordering::Relaxed))
+        {
+            missing.push(
+                "warm starts with volumes: the agent may not mount into containers (CAP_SYS_ADMIN)"
+                    .to_owned(),
+            );
+        }
         match &*self.engine.borrow() {
             Ok(facts) => HostFacts {
                 engine: format!("{} {}", facts.name, facts.version),

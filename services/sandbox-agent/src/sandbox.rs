@@ -5,6 +5,7 @@ mod actor;
 mod adopt;
 mod collect;
 mod conditions;
+mod ending;
 mod life;
 mod restart;
 mod start;

@@ -189,6 +189,7 @@ fn guard(
     let mut view = sandbox.view.clone();
     agent.spawn(async move {
         let _used = used;
+        // Said before the stream is let go of, or the far end only learns that it was dropped.
         let expires = async {
             match lease {
                 Some(lease) => {
@@ -198,6 +199,7 @@ fn guard(
                 }
                 None => std::future::pending().await,
             }
+            handle.end(EndReason::new("expired", "the session has expired"));
         };
         let target_ends = async {
             if !needs_target {
@@ -206,12 +208,12 @@ fn guard(
             let ended = view.wait_for(|view| view.observation.lifecycle.is_final()).await;
             let reason = ended.map_or("target_stopped", |view| target_reason(&view));
             tokio::time::sleep(LAST_BYTES).await;
-            reason
+            handle.end(EndReason::new(reason, "the sandbox has ended"));
         };
         tokio::select! {
             () = work => {}
-            () = expires => handle.end(EndReason::new("expired", "the session has expired")),
-            reason = target_ends => handle.end(EndReason::new(reason, "the sandbox has ended")),
+            () = expires => {}
+            () = target_ends => {}
         }
     });
 }

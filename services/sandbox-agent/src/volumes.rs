@@ -1,17 +1,29 @@
 //! Tenants' volumes: volumes of the engine with our labels, mounted when the container is made, or
 //! into a warm container from outside.
 
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
 use nimbus_engine::{Labels, Volume};
 use nimbus_proto::agent::LaunchRequest;
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount_remount, move_mount, open_tree,
+};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use tokio::sync::oneshot;
 
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::plan::Plan;
 use crate::slot::{Place, TENANT_LABEL};
 
+const MOUNTING: &str = "mount volumes into a container that runs";
+
 /// Whether a claimed container can be given what this plan mounts.
-pub(crate) fn can_be_warm(_agent: &Agent, plan: &Plan) -> bool {
-    !plan.has_mounts()
+pub(crate) fn can_be_warm(agent: &Agent, plan: &Plan) -> bool {
+    !plan.has_mounts() || !agent.mounts_fail.load(Ordering::Relaxed)
 }
 
 /// A volume's name on the engine. A tenant's id has no dot, so no two volumes share a name.
@@ -55,16 +67,115 @@ fn open_to_users(volume: &Volume) {
     }
 }
 
-/// Mounts what the plan says into a container that runs.
+/// Mounts what the plan says into a container that runs. Nothing of the sandbox' owner runs in it yet.
 ///
 /// # Errors
-/// When this host does not allow it.
+/// When this host does not allow it; launches with mounts are cold from then on, and the host says so.
 pub(crate) async fn mount(
-    _agent: &Agent,
-    _sandbox: &str,
-    _place: &Place,
-    _plan: &Plan,
-    _request: Option<&LaunchRequest>,
+    agent: &Agent,
+    request: &LaunchRequest,
+    place: &Place,
+    plan: &Plan,
 ) -> Result<(), AgentError> {
-    Err(AgentError::Invalid("not on this host".to_owned()))
+    let pid = place
+        .pid
+        .ok_or_else(|| AgentError::io(MOUNTING)(std::io::ErrorKind::Unsupported.into()))?;
+    let mut wanted = Vec::new();
+    for volume in &plan.volumes {
+        wanted.push(Wanted {
+            source: Source::Directory(ensure(agent, &request.tenant, &volume.name).await?.mountpoint),
+            target: volume.target.clone(),
+            read_only: volume.read_only,
+        });
+    }
+    for tmpfs in &plan.tmpfs {
+        wanted.push(Wanted {
+            source: Source::Memory(tmpfs.size_bytes),
+            target: tmpfs.target.clone(),
+            read_only: false,
+        });
+    }
+    let (done, outcome) = oneshot::channel();
+    // A thread of its own: it moves into the container's mounts and must never do anything else.
+    std::thread::Builder::new()
+        .name("mounts".to_owned())
+        .spawn(move || done.send(mount_all(pid, &wanted)))
+        .map_err(AgentError::io(MOUNTING))?;
+    let mounted = outcome
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()));
+    mounted.map_err(|error| {
+        agent.mounts_fail.store(true, Ordering::Relaxed);
+        AgentError::io(MOUNTING)(error)
+    })
+}
+
+struct Wanted {
+    source: Source,
+    target: String,
+    read_only: bool,
+}
+
+enum Source {
+    Directory(String),
+    Memory(Option<u64>),
+}
+
+/// Takes each mount in hand here, goes over to the container's mount namespace, and attaches them there:
+/// open_tree(2), setns(2), move_mount(2).
+fn mount_all(pid: u32, wanted: &[Wanted]) -> std::io::Result<()> {
+    let mut in_hand = Vec::new();
+    for one in wanted {
+        in_hand.push((detached(&one.source)?, one));
+    }
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+    #[expect(
+        unsafe_code,
+        reason = "setns needs a thread with a file system context of its own"
+    )]
+    // SAFETY: this thread was made for this and shares neither paths nor descriptors that it opens with
+    // code that could be surprised; unsharing the working directory is what setns(2) asks for.
+    unsafe {
+        unshare_unsafe(UnshareFlags::FS)?;
+    }
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    for (mount, one) in in_hand {
+        std::fs::create_dir_all(&one.target)?;
+        move_mount(
+            &mount,
+            "",
+            CWD,
+            one.target.as_str(),
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )?;
+        if one.read_only {
+            let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+            mount_remount(one.target.as_str(), flags, "")?;
+        }
+    }
+    Ok(())
+}
+
+/// A mount that is nowhere yet.
+fn detached(source: &Source) -> std::io::Result<OwnedFd> {
+    Ok(match source {
+        Source::Directory(path) => open_tree(
+            CWD,
+            path.as_str(),
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        )?,
+        Source::Memory(size) => {
+            let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            if let Some(size) = size {
+                fsconfig_set_string(tmpfs.as_fd(), "size", size.to_string())?;
+            }
+            fsconfig_set_string(tmpfs.as_fd(), "mode", "1777")?;
+            fsconfig_create(tmpfs.as_fd())?;
+            fsmount(
+                tmpfs.as_fd(),
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+            )?
+        }
+    })
 }

@@ -8,18 +8,14 @@ use nimbus_errors::chain;
 use nimbus_guest::Guest;
 use nimbus_guest::protocol::ExitStatus;
 use nimbus_proto::agent::LaunchRequest;
-use nimbus_proto::workloads::{
-    ConditionKind, Exit, Health, Lifecycle, Observation, Readiness, RestartPolicy, Truth,
-};
-use tokio::sync::{mpsc, oneshot, watch};
+use nimbus_proto::workloads::{ConditionKind, Exit, Health, Lifecycle, Observation, Readiness, Truth};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::collect::find_out;
 use super::conditions::Conditions;
 use super::life::{self, Event};
-use super::restart::{self, Next};
-use super::{End, Found, INBOX, Message, Running, Sandbox, View};
+use super::{INBOX, Message, Running, Sandbox, View};
 use crate::activity::Activity;
 use crate::agent::Agent;
 use crate::error::AgentError;
@@ -32,8 +28,6 @@ use crate::state::Kept;
 
 /// The wall clock may jump; what depends on it is looked at this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// The engine tells of memory that ran out beside, and a little after, the end of the process.
-const OOM_MAY_COME: Duration = Duration::from_millis(400);
 /// What an order to the guest may take.
 pub(super) const GUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Log kept where the request is gone.
@@ -61,9 +55,9 @@ pub(crate) struct Actor {
     pub(super) arrived: Instant,
     sequence: u32,
     pub(super) life: Lifecycle,
-    health: Health,
+    pub(super) health: Health,
     pub(super) conditions: Conditions,
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
     pub(super) plan: Option<Arc<Plan>>,
     pub(super) place: Option<Place>,
     /// Whether the main process runs.
@@ -76,19 +70,19 @@ pub(crate) struct Actor {
     pub(super) place_tasks: Vec<Owned>,
     pub(super) making: Option<Owned>,
     saving: Option<JoinHandle<()>>,
-    removal: Option<JoinHandle<()>>,
+    pub(super) removal: Option<JoinHandle<()>>,
     /// When the main process is run again.
-    again_at: Option<Instant>,
+    pub(super) again_at: Option<Instant>,
     /// When a stop becomes harder.
-    harder_at: Option<Instant>,
-    killed: bool,
-    ready_since: Option<Instant>,
+    pub(super) harder_at: Option<Instant>,
+    pub(super) killed: bool,
+    pub(super) ready_since: Option<Instant>,
     /// Restarts since the last long time of being ready.
-    streak: u32,
-    oom_seen: bool,
-    pending_end: Option<(ExitStatus, Instant)>,
+    pub(super) streak: u32,
+    pub(super) oom_seen: bool,
+    pub(super) pending_end: Option<(ExitStatus, Instant)>,
     pub(super) engine_losses: u64,
-    forgotten: bool,
+    pub(super) forgotten: bool,
 }
 
 impl Actor {
@@ -340,264 +334,6 @@ impl Actor {
         }
     }
 
-    /// The main process ended, or the guest is gone.
-    async fn on_end(&mut self, end: End) {
-        match end {
-            End::Exited(status) => {
-                let maybe_memory =
-                    status.signal == Some(SIGKILL) && !status.timed_out && self.life != Lifecycle::Stopping;
-                if maybe_memory && !self.oom_seen {
-                    self.pending_end = Some((status, Instant::now() + OOM_MAY_COME));
-                    return;
-                }
-                self.main_ended(status.shell_code(), maybe_memory && self.oom_seen)
-                    .await;
-            }
-            End::Lost => {
-                let Some(place) = self.place.clone() else { return };
-                let (agent, tell, run, losses) = (
-                    Arc::clone(&self.agent),
-                    self.own.clone(),
-                    self.kept.run,
-                    self.engine_losses,
-                );
-                self.run_tasks.push(own(async move {
-                    let found = find_out(&agent, &place, losses).await;
-                    let _ = tell.send(Message::Found { run, found }).await;
-                }));
-            }
-        }
-    }
-
-    async fn on_found(&mut self, found: Found) {
-        match found {
-            Found::Alive => {
-                if !self.attach_again().await {
-                    self.on_end(End::Lost).await;
-                }
-            }
-            Found::Dead {
-                out_of_memory,
-                engine_restarted,
-            } => {
-                self.lose_place();
-                if self.life == Lifecycle::Stopping {
-                    self.finish(Event::EndsClean, None).await;
-                } else if engine_restarted {
-                    self.unobserved_end("EngineRestarted", "the container engine was restarted")
-                        .await;
-                } else {
-                    self.main_ended(128 + SIGKILL, out_of_memory || self.oom_seen)
-                        .await;
-                }
-            }
-        }
-    }
-
-    /// What follows the end of the main process.
-    pub(super) async fn main_ended(&mut self, code: i32, out_of_memory: bool) {
-        self.exit = Some(Exit { code, out_of_memory });
-        let (reason, text) = if out_of_memory {
-            ("OOMKilled", "it used more memory than it may".to_owned())
-        } else if code == 0 {
-            ("Completed", "its process ended".to_owned())
-        } else {
-            ("ProcessFailed", format!("its process ended with code {code}"))
-        };
-        self.after_end(code == 0, reason, text).await;
-    }
-
-    /// What follows an end that nobody saw.
-    pub(super) async fn unobserved_end(&mut self, reason: &str, text: &str) {
-        self.after_end(false, reason, text.to_owned()).await;
-    }
-
-    async fn after_end(&mut self, clean: bool, reason: &str, text: String) {
-        self.stop_watching();
-        if self.life == Lifecycle::Stopping {
-            self.finish(Event::EndsClean, None).await;
-            return;
-        }
-        if self
-            .ready_since
-            .take()
-            .is_some_and(|since| since.elapsed() >= restart::FORGIVEN_AFTER)
-        {
-            self.streak = 0;
-        }
-        let policy = self
-            .request()
-            .map_or(RestartPolicy::Never, |request| request.restart);
-        match restart::next(policy, self.streak, clean) {
-            Next::Again(pause) => {
-                self.step(Event::EndsAgain);
-                self.again_at = Some(Instant::now() + pause);
-                self.say(ConditionKind::Ready, Truth::False, reason, text);
-                let text = format!("it is run again in {} s", pause.as_secs());
-                self.say(ConditionKind::Progressing, Truth::True, "CrashLoopBackOff", text);
-                self.save().await;
-                self.publish();
-            }
-            Next::Rest => {
-                let event = if clean {
-                    Event::EndsClean
-                } else {
-                    Event::EndsFailed
-                };
-                self.finish(event, Some((reason, text))).await;
-            }
-            Next::LimitReached => {
-                let text = format!("{text}, and it was restarted as often as it may be");
-                let event = if clean {
-                    Event::EndsClean
-                } else {
-                    Event::EndsFailed
-                };
-                self.finish(event, Some(("RestartLimitReached", text))).await;
-            }
-        }
-    }
-
-    async fn run_again(&mut self) {
-        self.kept.restarts = self.kept.restarts.saturating_add(1);
-        self.streak = self.streak.saturating_add(1);
-        self.kept.run = self.kept.run.saturating_add(1);
-        self.oom_seen = false;
-        self.exit = None;
-        self.start_anew().await;
-    }
-
-    /// Asks it to stop.
-    async fn stop(&mut self, reason: String) {
-        if self.life.is_final() {
-            return;
-        }
-        let again = self.life == Lifecycle::Stopping;
-        self.step(Event::Stop);
-        if again {
-            return;
-        }
-        self.again_at = None;
-        self.say(
-            ConditionKind::Ready,
-            Truth::False,
-            &reason,
-            "it was asked to stop",
-        );
-        self.conditions.clear(ConditionKind::Progressing);
-        self.kept.stopping = Some(reason);
-        if self.making.take().is_some() || !self.main_runs {
-            self.finish(Event::EndsClean, None).await;
-            return;
-        }
-        let limit = self.request().map_or(Duration::from_secs(5), |request| {
-            Duration::from_millis(request.stop_timeout_ms.into())
-        });
-        let signal = self
-            .plan
-            .as_ref()
-            .map_or(crate::plan::SIGTERM, |plan| plan.stop_signal);
-        self.signal(signal);
-        self.harder_at = Some(Instant::now() + limit);
-        self.target.send_replace(None);
-        self.publish();
-        self.save().await;
-    }
-
-    async fn stop_harder(&mut self) {
-        let limit = self.request().map_or(Duration::from_secs(5), |request| {
-            Duration::from_millis(request.stop_timeout_ms.into())
-        });
-        if !self.killed {
-            self.killed = true;
-            self.signal(SIGKILL);
-            self.harder_at = Some(Instant::now() + limit.max(Duration::from_secs(1)));
-            return;
-        }
-        self.harder_at = None;
-        let text = "it was killed and does not end".to_owned();
-        self.finish(Event::WillNotEnd, Some(("WillNotEnd", text))).await;
-    }
-
-    /// Signals the main process, and does not wait for it.
-    fn signal(&mut self, signal: i32) {
-        let Some(place) = self.place.clone() else { return };
-        let (command, sandbox) = (crate::plan::main_id(self.kept.run), self.id.clone());
-        self.place_tasks.push(own(async move {
-            let asked = async { place.guest.control().await?.signal(&command, signal).await };
-            match tokio::time::timeout(GUEST_LIMIT, asked).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(sandbox.id = sandbox, signal, cause = %chain(&error), "a sandbox could not be signalled");
-                }
-                Err(_) => tracing::warn!(sandbox.id = sandbox, signal, "a sandbox does not take signals"),
-            }
-        }));
-    }
-
-    /// The run is over: nobody looks at it any more, and nobody reaches it.
-    fn stop_watching(&mut self) {
-        self.main_runs = false;
-        self.pending_end = None;
-        self.run_tasks.clear();
-        self.target.send_replace(None);
-        self.health = Health::Unknown;
-        self.conditions.clear(ConditionKind::Healthy);
-    }
-
-    /// Ends for good: everything is taken down, and only the outcome and the log are kept.
-    pub(super) async fn finish(&mut self, event: Event, why: Option<(&str, String)>) {
-        self.stop_watching();
-        self.step(event);
-        if let Some((reason, text)) = why {
-            self.say(ConditionKind::Ready, Truth::False, reason, text);
-        }
-        self.conditions.clear(ConditionKind::Progressing);
-        (self.again_at, self.harder_at) = (None, None);
-        self.making = None;
-        self.published.clear();
-        self.log.close();
-        self.lose_place();
-        self.kept.request = None;
-        self.kept.stopping = None;
-        // The outcome is on disk before anybody hears of it.
-        let outcome = self.observe();
-        self.kept.ended = Some(outcome);
-        self.save().await;
-        self.publish();
-        tracing::info!(sandbox.id = %self.id, state = <&str>::from(self.life), "sandbox {} is {}", self.id, <&str>::from(self.life));
-    }
-
-    /// Lets go of the container; it is removed in the background.
-    pub(super) fn lose_place(&mut self) {
-        self.place_tasks.clear();
-        self.kept.place = None;
-        if let Some(place) = self.place.take() {
-            let slots = self.agent.slots.clone();
-            self.removal = Some(tokio::spawn(async move {
-                slots.discard(&place.slot, Some(&place.container)).await;
-            }));
-        }
-    }
-
-    async fn remove(&mut self, done: oneshot::Sender<()>) {
-        if !self.life.is_final() {
-            self.step(Event::Stop);
-            self.finish(Event::EndsClean, None).await;
-        }
-        if let Some(removal) = self.removal.take() {
-            let _ = removal.await;
-        }
-        self.saved().await;
-        if let Err(error) = self.agent.keep.remove(&self.id) {
-            tracing::warn!(sandbox.id = %self.id, cause = %chain(&error), "what was kept of a sandbox is still there");
-        }
-        self.agent.registry.remove(&self.id);
-        self.forgotten = true;
-        // Whoever asked may have gone.
-        let _ = done.send(());
-    }
-
     /// Moves on; says whether that is possible.
     pub(super) fn step(&mut self, event: Event) -> bool {
         match life::on(self.life, event) {
@@ -617,7 +353,7 @@ impl Actor {
         self.conditions.set(kind, status, reason, text, now);
     }
 
-    fn observe(&mut self) -> Observation {
+    pub(super) fn observe(&mut self) -> Observation {
         self.sequence = self.sequence.saturating_add(1);
         let has_check = self.plan.as_ref().is_some_and(|plan| plan.health.is_some());
         let (readiness, health) = match self.life {

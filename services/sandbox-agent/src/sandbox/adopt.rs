@@ -112,6 +112,10 @@ impl Actor {
             self.let_out(&place, &plan);
             self.watch(attachment);
             self.save().await;
+        } else if self.kept.run == 0 {
+            // It was being launched: nothing has run in there, and what was mounted is not known.
+            self.lose_place();
+            self.begin().await;
         } else {
             // The same claim changes nothing where it was made already.
             let class = plan.class.clone();

@@ -95,6 +95,9 @@ impl Actor {
                 Err(Failed::Slot(error)) => {
                     tracing::warn!(sandbox.id = %self.id, cause = %chain(&error), "a warm container could not be used; trying another");
                     self.lose_place();
+                    if !volumes::can_be_warm(&self.agent, plan) {
+                        return None;
+                    }
                 }
             }
         }
@@ -221,7 +224,8 @@ impl Actor {
             write_hosts(&place, plan).map_err(Failed::Slot)?;
         }
         if warm && plan.has_mounts() {
-            volumes::mount(&self.agent, &self.id, &place, plan, self.request())
+            let request = self.request().ok_or_else(|| Failed::Request(slow()))?;
+            volumes::mount(&self.agent, request, &place, plan)
                 .await
                 .map_err(Failed::Slot)?;
         }

@@ -8,6 +8,8 @@ mod isolation;
 #[cfg(test)]
 mod launching;
 #[cfg(test)]
+mod reaching;
+#[cfg(test)]
 mod restarts;
 #[cfg(test)]
 mod world;
