@@ -123,8 +123,8 @@ async fn an_installation_without_administrator_gets_its_oldest_user() {
 
 /// As an operator would, with the database's own tools.
 async fn delete_user(world: &World, id: String) {
-    let tools = world.db.store("tools", &[]).await.unwrap();
-    let mut tx = tools.begin().await.unwrap();
+    let tools = world.db.store("tools", &[]).await.expect("the store works");
+    let mut tx = tools.begin().await.expect("the store works");
     let sql = match tools.engine() {
         nimbus_store::Engine::Sqlite => "DELETE FROM auth_user WHERE id = $1",
         nimbus_store::Engine::Postgres => "DELETE FROM auth.auth_user WHERE id = $1",
@@ -134,6 +134,6 @@ async fn delete_user(world: &World, id: String) {
         .execute(c)
         .await
         .map(|_| ()))
-    .unwrap();
-    tx.commit().await.unwrap();
+    .expect("the store works");
+    tx.commit().await.expect("the store works");
 }

@@ -19,6 +19,7 @@ pub(crate) enum Status {
     NotYet,
 }
 
+#[cfg(test)]
 impl Status {
     fn words(self) -> &'static str {
         match self {
