@@ -309,7 +309,7 @@ impl Actor {
                 "BackendState",
                 "it runs and can be used",
             );
-            self.conditions.clear(ConditionKind::Progressing);
+            self.settle(ConditionKind::Progressing, Truth::False, "nothing is under way");
             self.publish();
         }
     }
@@ -351,6 +351,12 @@ impl Actor {
     pub(super) fn say(&mut self, kind: ConditionKind, status: Truth, reason: &str, text: impl Into<String>) {
         let now = self.agent.clock.now();
         self.conditions.set(kind, status, reason, text, now);
+    }
+
+    /// Says that something does not hold any more, if it was said.
+    pub(super) fn settle(&mut self, kind: ConditionKind, status: Truth, text: &str) {
+        let now = self.agent.clock.now();
+        self.conditions.settle(kind, status, text, now);
     }
 
     pub(super) fn observe(&mut self) -> Observation {

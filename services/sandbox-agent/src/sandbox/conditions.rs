@@ -46,9 +46,12 @@ impl Conditions {
         }
     }
 
-    /// Takes a statement back.
-    pub(crate) fn clear(&mut self, kind: ConditionKind) {
-        self.0.retain(|known| known.kind != kind);
+    /// Turns a statement that was made into one that does not hold any more; who keeps them by kind
+    /// would not hear of one that is only left out.
+    pub(crate) fn settle(&mut self, kind: ConditionKind, status: Truth, text: &str, now: Timestamp) {
+        if self.0.iter().any(|known| known.kind == kind) {
+            self.set(kind, status, "BackendState", text, now);
+        }
     }
 
     pub(crate) fn to_vec(&self) -> Vec<Condition> {
@@ -70,7 +73,12 @@ mod tests {
         assert_eq!(conditions.to_vec()[0].reason, "B");
         conditions.set(ConditionKind::Ready, Truth::True, "C", "", at(3));
         assert_eq!(conditions.to_vec()[0].last_transition, at(3));
-        conditions.clear(ConditionKind::Ready);
-        assert!(conditions.to_vec().is_empty());
+        let settle = |conditions: &mut Conditions, kind| {
+            conditions.settle(kind, Truth::Unknown, "over", at(4));
+        };
+        settle(&mut conditions, ConditionKind::Progressing);
+        assert_eq!(conditions.to_vec().len(), 1, "what was never said is not settled");
+        settle(&mut conditions, ConditionKind::Ready);
+        assert_eq!(conditions.to_vec()[0].status, Truth::Unknown);
     }
 }

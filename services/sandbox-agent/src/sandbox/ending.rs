@@ -163,7 +163,7 @@ impl Actor {
             &reason,
             "it was asked to stop",
         );
-        self.conditions.clear(ConditionKind::Progressing);
+        self.settle(ConditionKind::Progressing, Truth::False, "nothing is under way");
         self.kept.stopping = Some(reason);
         if self.making.take().is_some() || !self.main_runs {
             self.finish(Event::EndsClean, None).await;
@@ -218,7 +218,7 @@ impl Actor {
         self.run_tasks.clear();
         self.target.send_replace(None);
         self.health = Health::Unknown;
-        self.conditions.clear(ConditionKind::Healthy);
+        self.settle(ConditionKind::Healthy, Truth::Unknown, "it does not run");
     }
 
     /// Ends for good: everything is taken down, and only the outcome and the log are kept.
@@ -228,7 +228,7 @@ impl Actor {
         if let Some((reason, text)) = why {
             self.say(ConditionKind::Ready, Truth::False, reason, text);
         }
-        self.conditions.clear(ConditionKind::Progressing);
+        self.settle(ConditionKind::Progressing, Truth::False, "nothing is under way");
         (self.again_at, self.harder_at) = (None, None);
         self.making = None;
         self.published.clear();
