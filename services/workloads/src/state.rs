@@ -156,7 +156,30 @@ pub(crate) fn observe(status: &SandboxStatus, seen: &Observation, now: Timestamp
     if lifecycle != status.lifecycle && !seen.conditions.iter().any(|c| c.kind == ConditionKind::Ready) {
         put(&mut new.conditions, ready_condition(lifecycle, now));
     }
+    // A launch is over when it has come to anything.
+    let over = lifecycle != Lifecycle::Starting;
+    if over
+        && new
+            .conditions
+            .iter()
+            .any(|c| c.kind == ConditionKind::Progressing && c.status == Truth::True)
+    {
+        let message = "the launch is over";
+        let said = condition(
+            ConditionKind::Progressing,
+            Truth::False,
+            "BackendState",
+            message,
+            1,
+            now,
+        );
+        put(&mut new.conditions, said);
+    }
     for condition in &seen.conditions {
+        // An agent may repeat what it said while it was launching.
+        if over && condition.kind == ConditionKind::Progressing && condition.status == Truth::True {
+            continue;
+        }
         // What is said of readiness must not contradict a stop that the agent has not heard of.
         if lifecycle == seen.lifecycle || condition.kind != ConditionKind::Ready {
             put(&mut new.conditions, condition.clone());
@@ -184,6 +207,14 @@ pub(crate) fn decide(
         ..ready_condition(lifecycle, now)
     };
     put(&mut new.conditions, said);
+    for progressing in new
+        .conditions
+        .iter_mut()
+        .filter(|c| c.kind == ConditionKind::Progressing && c.status == Truth::True)
+    {
+        progressing.status = Truth::False;
+        progressing.last_transition = now;
+    }
     Ok(new)
 }
 
@@ -340,6 +371,22 @@ mod tests {
         for over in [SessionState::Closed, SessionState::Expired] {
             assert_eq!(session(over, at, at), over);
         }
+    }
+
+    #[test]
+    fn a_launch_that_is_over_is_not_in_progress() {
+        let now = Timestamp::from_micros(7);
+        let launching = condition(ConditionKind::Progressing, Truth::True, "Launching", "", 1, now);
+        let mut starting = status(Starting);
+        put(&mut starting.conditions, launching.clone());
+        let mut seen = observation(Ready, 2, 2);
+        seen.conditions = vec![launching];
+        let new = observe(&starting, &seen, now).unwrap();
+        let progressing = new
+            .conditions
+            .iter()
+            .find(|c| c.kind == ConditionKind::Progressing);
+        assert_eq!(progressing.map(|c| c.status), Some(Truth::False));
     }
 
     #[test]
