@@ -306,7 +306,10 @@ async fn run(stream: BusStream, from: u64, stdin: bool, exits: bool) {
     }
     let mut code = 3;
     let mut taken = 0;
-    while stdin {
+    loop {
+        if !stdin {
+            break;
+        }
         match reader.next::<ToCommand>().await {
             Ok(Some(ToCommand::Input { bytes, .. })) => {
                 taken += u64::try_from(bytes.len()).unwrap();
