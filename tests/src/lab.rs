@@ -105,9 +105,20 @@ impl Lab {
 pub async fn nobodys(host: &str) {
     let host = format!("label={HOST_LABEL}={host}");
     let _ = eventually(
-        "no container belongs to a tenant",
+        "no container belongs to a tenant, and none is being made",
         STARTS,
-        async || docker(&["ps", "-aq", "--filter", &host, "--filter", "label=io.nimbus.sandbox.tenant"]).await,
+        async || {
+            let tenants = [
+                "ps",
+                "-aq",
+                "--filter",
+                &host,
+                "--filter",
+                "label=io.nimbus.sandbox.tenant",
+            ];
+            let made = ["ps", "-aq", "--filter", &host, "--filter", "status=created"];
+            docker(&tenants).await + &docker(&made).await
+        },
         String::is_empty,
     )
     .await;

@@ -73,8 +73,12 @@ impl Spread {
         let shared = nats.credentials.clone();
         let first = hosts.first().cloned().unwrap_or_default();
         let serve = |name: &'static str| Server::serve(&output, name, name, settings(name, &first, &shared));
-        let (auth, workloads, ippool, provisioner) =
-            futures::join!(serve("auth"), serve("workloads"), serve("ippool"), serve("provisioner"));
+        let (auth, workloads, ippool, provisioner) = futures::join!(
+            serve("auth"),
+            serve("workloads"),
+            serve("ippool"),
+            serve("provisioner")
+        );
         let mut running = vec![];
         for (n, host) in hosts.iter().enumerate() {
             let credentials = mint(&bus, host, &dir.path().join(format!("creds-{n}"))).await;

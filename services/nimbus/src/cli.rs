@@ -1,5 +1,8 @@
 //! The command line: what there is, and which function does it.
 
+#[cfg(test)]
+mod page;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

@@ -13,13 +13,13 @@ use nimbus_store::Tx;
 use sha2::{Digest, Sha256};
 
 use crate::error::MachineError;
+use crate::keys;
 use crate::machine::store::NewMachine;
 use crate::machine::{self, store as machines};
 use crate::operation::store::{self as operations, NewOperation};
 use crate::operation::{OperationRow, steps};
 use crate::sagas::{self, Params};
 use crate::service::Provisioner;
-use crate::keys;
 
 /// Told to those who ask for a public SSH endpoint: the machine comes all the same.
 const NO_TUNNELS: &str = "public SSH endpoints are not set up on this installation";

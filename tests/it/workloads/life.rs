@@ -35,7 +35,10 @@ async fn a_sandbox_runs_a_program_and_leaves_nothing() {
         (&ran["exitCode"], &ran["stdout"], &ran["stderr"]),
         (&json!(3), &json!("out\n"), &json!("err\n"))
     );
-    assert_eq!(tenant.prints(&id, &["sh", "-c", "echo $GREETING"]).await, "hello\n");
+    assert_eq!(
+        tenant.prints(&id, &["sh", "-c", "echo $GREETING"]).await,
+        "hello\n"
+    );
 
     let logs = eventually(
         "the log has the first line",
@@ -107,7 +110,7 @@ async fn a_warm_sandbox_is_as_personal_as_a_cold_one() {
     let first = tenant.idle().await;
     assert_eq!(tenant.sandbox(&first).await["status"]["start"], "cold");
     let mut body = Tenant::body(&["sleep", "3600"]);
-    body["spec"]["process"]["env"] = json!(["NAME=personal"]);
+    body["spec"]["process"]["env"] = json!(["NAME=zebra"]);
     body["spec"]["process"]["secrets"] = json!([{"secret": "token", "variable": "TOKEN"}]);
     body["spec"]["mounts"] = json!([{"kind": "volume", "name": "data", "target": "/data"}]);
     // The pool is filled after the first use of an image.
@@ -132,7 +135,7 @@ async fn a_warm_sandbox_is_as_personal_as_a_cold_one() {
             &["sh", "-c", "echo $NAME $TOKEN; echo kept > /data/file; hostname"],
         )
         .await;
-    assert!(said.starts_with("personal whisper\n"), "{said}");
+    assert!(said.starts_with("zebra whisper\n"), "{said}");
     // What is in the volume outlives the sandbox.
     let _ = tenant
         .api
@@ -152,7 +155,7 @@ async fn a_warm_sandbox_is_as_personal_as_a_cold_one() {
     for container in known.lines() {
         let inspected = nimbus_tests::lab::docker(&["inspect", container]).await;
         assert!(
-            !inspected.contains("whisper") && !inspected.contains("personal"),
+            !inspected.contains("whisper") && !inspected.contains("zebra"),
             "{container}"
         );
     }

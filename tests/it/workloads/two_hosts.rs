@@ -14,16 +14,15 @@ async fn a_lost_host_gives_its_services_to_the_other() {
         return;
     };
     let tenant = Tenant::create(&spread.operator, "demo").await;
-    // Placement uses both.
-    let ids = futures::future::join_all((0..6).map(|_| tenant.idle())).await;
-    let mut hosts = BTreeSet::new();
-    for id in &ids {
-        hosts.insert(
-            tenant.sandbox(id).await["status"]["host"]
-                .as_str()
-                .unwrap()
-                .to_owned(),
-        );
+    // Placement uses both; which one is first, and for how long, is its own affair.
+    let (mut ids, mut hosts) = (vec![], BTreeSet::new());
+    while hosts.len() < 2 {
+        assert!(ids.len() < 40, "all forty are on {hosts:?}");
+        for id in futures::future::join_all((0..4).map(|_| tenant.idle())).await {
+            let sandbox = tenant.sandbox(&id).await;
+            hosts.insert(sandbox["status"]["host"].as_str().unwrap().to_owned());
+            ids.push(id);
+        }
     }
     assert_eq!(hosts, spread.hosts.iter().cloned().collect());
 

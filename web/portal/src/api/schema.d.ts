@@ -41,6 +41,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/account/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's sessions, newest first. */
+        get: operations["list_sessions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/account/sessions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Ends a session. */
+        delete: operations["revoke_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/auth/login": {
         parameters: {
             query?: never;
@@ -112,6 +146,23 @@ export interface paths {
          * @description The first one administers the installation. No session is opened.
          */
         post: operations["register"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/capabilities": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What this server can do, and what of it is usable on this installation now. */
+        get: operations["capabilities"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -230,7 +281,7 @@ export interface paths {
         /**
          * What happens, as it happens.
          * @description Events: `operation` (an operation's state), `machine` (`{kind, vm}`), `address` (a row of the pool, for administrators),
-         *     `node`, and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
+         *     `node`, `sandbox`, `service`, `session` (the resource with its `tenant`, or `removed`), and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
          *     With `Last-Event-ID` it begins after that event, if that is still known.
          */
         get: operations["events"];
@@ -251,6 +302,23 @@ export interface paths {
         };
         /** Whether the server lives, below /api. */
         get: operations["health_api"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/hosts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The hosts that run sandboxes. For administrators. */
+        get: operations["hosts.list"];
         put?: never;
         post?: never;
         delete?: never;
@@ -432,15 +500,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/account/sessions": {
+    "/api/sessions": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** The caller's sessions, newest first. */
-        get: operations["list_sessions"];
+        /** A tenant's sessions, by id. */
+        get: operations["sessions.list"];
+        put?: never;
+        /** Opens a session on something that runs. */
+        post: operations["sessions.open"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One session. */
+        get: operations["sessions.get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -449,7 +535,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/account/sessions/{id}": {
+    "/api/sessions/{id}/channels/cdp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The browser's own protocol as a WebSocket, on profile `desktop`.
+         * @description Text messages of the Chrome `DevTools` Protocol, browser-level. What would end the browser for others is refused.
+         */
+        get: operations["sessions.cdp"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/files/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A file or directory as a tar archive. */
+        get: operations["sessions.files.pack"];
+        /**
+         * Unpacks a tar archive into a directory, which is made if it is missing.
+         * @description At most 256 MiB.
+         */
+        put: operations["sessions.files.unpack"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/files/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The content of a file.
+         * @description One part can be asked for with `Range`; `If-None-Match` saves the transfer.
+         */
+        get: operations["sessions.files.read"];
+        /**
+         * Makes or replaces a file, as a whole.
+         * @description At most 256 MiB. `If-Match` and `If-None-Match` guard what is there.
+         */
+        put: operations["sessions.files.write"];
+        post?: never;
+        /** Removes a file, a link, or a directory. */
+        delete: operations["sessions.files.remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/files/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is in a directory, by name. */
+        get: operations["sessions.files.list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/files/mkdir": {
         parameters: {
             query?: never;
             header?: never;
@@ -458,9 +627,163 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** Makes a directory. */
+        post: operations["sessions.files.mkdir"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/files/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves something. */
+        post: operations["sessions.files.rename"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/files/stat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What stands at a path. Links are not followed. */
+        get: operations["sessions.files.stat"];
+        put?: never;
         post?: never;
-        /** Ends a session. */
-        delete: operations["revoke_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A page of the browser in a few verbs, as a WebSocket, on profile `desktop`.
+         * @description Requests `{"id","method","params"}` with `goto`, `content`, `text`, `screenshot`, `click`, `fill`, `press`, `evaluate`,
+         *     `waitFor`, `back`, `forward`, `reload`, `close`; answers `{"id","result"}` or `{"id","error"}`; events `{"event",…}`.
+         */
+        get: operations["sessions.page"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/stdio": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A process' input and output as a WebSocket.
+         * @description Subprotocol `nimbus.session.v1`. Binary messages, the first byte says what follows: 0 input, 1 output, 2 error
+         *     output, 3 control as JSON (`opened`, `replay`, `resize`, `eof`, `signal`, `exit`). Without `argv` and `command` it
+         *     attaches to the main process. Close codes: 4001 expired, 4002 closed, 4003 target gone, 4009 replaced by another.
+         */
+        get: operations["sessions.stdio"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/stdio/input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Input for a process that somebody is attached to. */
+        post: operations["sessions.input"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/channels/stdio/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A process' input and output, line by line.
+         * @description For clients without WebSockets; input goes through `POST …/input`.
+         */
+        get: operations["sessions.stream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/close": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Closes a session.
+         * @description Its channels end. Closing it again changes nothing.
+         */
+        post: operations["sessions.close"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/tickets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A ticket for one WebSocket of a session.
+         * @description For browsers, which cannot send a header with it. Good once, within 60 seconds.
+         */
+        post: operations["sessions.ticket"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -498,6 +821,706 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/system/token/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Puts a new admin token in its file.
+         * @description The old one is refused at once; the new one is in the file and in no answer.
+         */
+        post: operations["rotate_admin_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The tenants that the caller may reach. */
+        get: operations["tenants.list"];
+        put?: never;
+        /** Makes a tenant. */
+        post: operations["tenants.create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One tenant. */
+        get: operations["tenants.get"];
+        put?: never;
+        post?: never;
+        /**
+         * Deletes a tenant and everything in it.
+         * @description Its API keys end first. If it fails half way, ask again.
+         */
+        delete: operations["tenants.delete"];
+        options?: never;
+        head?: never;
+        /** Changes a tenant's bounds and policy. For administrators. */
+        patch: operations["tenants.configure"];
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The API keys of a tenant, newest first. */
+        get: operations["apiKeys.list"];
+        put?: never;
+        /**
+         * Makes an API key.
+         * @description The key itself is in this answer and nowhere else. No API key can make another.
+         */
+        post: operations["apiKeys.create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/api-keys/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revokes an API key.
+         * @description Whoever uses it is refused at once.
+         */
+        delete: operations["apiKeys.delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A tenant's sandboxes, by id. */
+        get: operations["sandboxes.list"];
+        put?: never;
+        /**
+         * Makes a sandbox.
+         * @description It is `ready` in the answer already when a warm one was claimed; else it is `starting`.
+         */
+        post: operations["sandboxes.create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One sandbox. */
+        get: operations["sandboxes.get"];
+        put?: never;
+        post?: never;
+        /**
+         * Removes a sandbox with its record and logs.
+         * @description Refused while it runs, unless `force` is set.
+         */
+        delete: operations["sandboxes.delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/commands": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The commands of a sandbox that are known, oldest first.
+         * @description `main` is its own process.
+         */
+        get: operations["commands.list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/commands/{command}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a command has written, and goes on to write.
+         * @description Line by line, as `POST …/exec` streams it; begin at any offset that is still kept.
+         */
+        get: operations["commands.attach"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/commands/{command}/input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Gives input to a command.
+         * @description Answers when the command has taken it. With `offset` a repeat is harmless.
+         */
+        post: operations["commands.input"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/commands/{command}/signal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sends a signal to a command and everything it started. */
+        post: operations["commands.signal"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/exec": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Runs a command.
+         * @description Answers when it has ended, with the first MiB of each output. With `Accept: application/x-ndjson` its
+         *     output comes line by line as it is written, each piece with its offset; should that break, read on
+         *     with `GET …/commands/{command}?from=`.
+         */
+        post: operations["sandboxes.exec"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/extend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a sandbox more time. */
+        post: operations["sandboxes.extend"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/files/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A file or directory as a tar archive. */
+        get: operations["files.pack"];
+        /**
+         * Unpacks a tar archive into a directory, which is made if it is missing.
+         * @description At most 256 MiB.
+         */
+        put: operations["files.unpack"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/files/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The content of a file.
+         * @description One part can be asked for with `Range`; `If-None-Match` saves the transfer.
+         */
+        get: operations["files.read"];
+        /**
+         * Makes or replaces a file, as a whole.
+         * @description At most 256 MiB. `If-Match` and `If-None-Match` guard what is there.
+         */
+        put: operations["files.write"];
+        post?: never;
+        /** Removes a file, a link, or a directory. */
+        delete: operations["files.remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/files/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is in a directory, by name. */
+        get: operations["files.list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/files/mkdir": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes a directory. */
+        post: operations["files.mkdir"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/files/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves something. */
+        post: operations["files.rename"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/files/stat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What stands at a path. Links are not followed. */
+        get: operations["files.stat"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a sandbox' main process has written.
+         * @description One line of JSON each: `{"ts","stream","data","encoding"?}`.
+         */
+        get: operations["sandboxes.logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/preview-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A link to a port of a sandbox.
+         * @description It needs no credential, so that it can be opened in a browser or given to somebody.
+         */
+        post: operations["previews.create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/proxy/{port}/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The start of a port of a sandbox, for signed-in callers. */
+        get: operations["previews.proxyRoot.get"];
+        /** The start of a port of a sandbox, for signed-in callers. */
+        put: operations["previews.proxyRoot.put"];
+        /** The start of a port of a sandbox, for signed-in callers. */
+        post: operations["previews.proxyRoot.post"];
+        /** The start of a port of a sandbox, for signed-in callers. */
+        delete: operations["previews.proxyRoot.delete"];
+        /** The start of a port of a sandbox, for signed-in callers. */
+        options: operations["previews.proxyRoot.options"];
+        /** The start of a port of a sandbox, for signed-in callers. */
+        head: operations["previews.proxyRoot.head"];
+        /** The start of a port of a sandbox, for signed-in callers. */
+        patch: operations["previews.proxyRoot.patch"];
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/proxy/{port}/{path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        get: operations["previews.proxy.get"];
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        put: operations["previews.proxy.put"];
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        post: operations["previews.proxy.post"];
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        delete: operations["previews.proxy.delete"];
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        options: operations["previews.proxy.options"];
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        head: operations["previews.proxy.head"];
+        /**
+         * A port of a sandbox, for signed-in callers.
+         * @description Any method, any path, WebSockets too. Credentials, cookies and headers of the connection are not handed on.
+         */
+        patch: operations["previews.proxy.patch"];
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/sandboxes/{id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stops a sandbox.
+         * @description It may be `stopping` in the answer. Stopping what has ended changes nothing.
+         */
+        post: operations["sandboxes.stop"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/secrets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A tenant's secrets, without their values. */
+        get: operations["secrets.list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/secrets/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Sets a secret.
+         * @description Sandboxes that are created from then on get the new value.
+         */
+        put: operations["secrets.put"];
+        post?: never;
+        /** Removes a secret. */
+        delete: operations["secrets.delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/services": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A tenant's services, by name. */
+        get: operations["services.list"];
+        put?: never;
+        /**
+         * Defines a service.
+         * @description Nothing is started.
+         */
+        post: operations["services.create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/services/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One service. */
+        get: operations["services.get"];
+        /**
+         * Replaces a service's definition.
+         * @description The generation that was read must still be the current one. What runs is brought to the new
+         *     definition where it has to be.
+         */
+        put: operations["services.update"];
+        post?: never;
+        /**
+         * Deletes a service.
+         * @description Refused while it runs or has open sessions, unless `force` is set.
+         */
+        delete: operations["services.delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/services/{name}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a service's main process has written.
+         * @description One line of JSON each: `{"ts","stream","data","encoding"?}`.
+         */
+        get: operations["services.logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/services/{name}/restart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stops and starts a service.
+         * @description Its sandbox is a new one afterwards.
+         */
+        post: operations["services.restart"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/services/{name}/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Starts a service.
+         * @description Answers at once; the start goes on. Starting what is active changes nothing.
+         */
+        post: operations["services.start"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/services/{name}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stops a service. */
+        post: operations["services.stop"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/volumes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A tenant's volumes. */
+        get: operations["volumes.list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tenants/{tenant}/volumes/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Makes a volume, or gives the one of that name. */
+        put: operations["volumes.put"];
+        post?: never;
+        /**
+         * Removes a volume with its data.
+         * @description Refused while a sandbox mounts it.
+         */
+        delete: operations["volumes.delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -719,6 +1742,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/docs/{page}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One page of the documentation, as Markdown. */
+        get: operations["page"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -731,6 +1771,40 @@ export interface paths {
          * @description Answers 200 whenever the server runs, also while the cluster is away.
          */
         get: operations["health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/llms-full.txt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Every page of the documentation in one text. */
+        get: operations["llms_full"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/llms.txt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where to read what, for language models. */
+        get: operations["llms"];
         put?: never;
         post?: never;
         delete?: never;
@@ -754,6 +1828,69 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/openapi.json": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The OpenAPI document. */
+        get: operations["openapi_root"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/p/{port}/{token}/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The start of a port of a sandbox, by a link. */
+        get: operations["previews.openRoot.get"];
+        /** The start of a port of a sandbox, by a link. */
+        put: operations["previews.openRoot.put"];
+        /** The start of a port of a sandbox, by a link. */
+        post: operations["previews.openRoot.post"];
+        /** The start of a port of a sandbox, by a link. */
+        delete: operations["previews.openRoot.delete"];
+        /** The start of a port of a sandbox, by a link. */
+        options: operations["previews.openRoot.options"];
+        /** The start of a port of a sandbox, by a link. */
+        head: operations["previews.openRoot.head"];
+        /** The start of a port of a sandbox, by a link. */
+        patch: operations["previews.openRoot.patch"];
+        trace?: never;
+    };
+    "/p/{port}/{token}/{path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A port of a sandbox, by a link. */
+        get: operations["previews.open.get"];
+        /** A port of a sandbox, by a link. */
+        put: operations["previews.open.put"];
+        /** A port of a sandbox, by a link. */
+        post: operations["previews.open.post"];
+        /** A port of a sandbox, by a link. */
+        delete: operations["previews.open.delete"];
+        /** A port of a sandbox, by a link. */
+        options: operations["previews.open.options"];
+        /** A port of a sandbox, by a link. */
+        head: operations["previews.open.head"];
+        /** A port of a sandbox, by a link. */
+        patch: operations["previews.open.patch"];
         trace?: never;
     };
     "/ready": {
@@ -855,6 +1992,118 @@ export interface components {
             /** @description What the books said before. */
             prior_status: string;
         };
+        /** @description Sums over active sandboxes. */
+        AmountsView: components["schemas"]["ResourcesView"] & {
+            /**
+             * Format: int32
+             * @description How many there are.
+             */
+            sandboxes: number;
+        };
+        /** @description An API key, without its secret. */
+        ApiKeyView: {
+            /** @description Its id. */
+            id: string;
+            /** @description What it is for. */
+            name: string;
+            /** @description What it may do. */
+            grants: components["schemas"]["GrantView"][];
+            /**
+             * @description What it begins with, to recognise it.
+             * @example nimbus_ak_1a2b
+             */
+            prefix: string;
+            /** @description When it was made. */
+            createdAt: components["schemas"]["Timestamp"];
+            expiresAt?: components["schemas"]["Timestamp"] | null;
+            lastUsedAt?: components["schemas"]["Timestamp"] | null;
+        };
+        /** @description The API keys of a tenant. */
+        ApiKeysView: {
+            /** @description Newest first. */
+            items: components["schemas"]["ApiKeyView"][];
+        };
+        BTreeMap: {
+            [key: string]: string;
+        };
+        /** @description What is behind a service's name. */
+        BackendBody: {
+            /** @description What it shall be. */
+            sandbox: components["schemas"]["SandboxSpecBody"];
+            /** @enum {string} */
+            kind: "sandbox";
+        } | {
+            /** @description What. */
+            provider: components["schemas"]["ProviderWord"];
+            /** @enum {string} */
+            kind: "builtIn";
+        } | {
+            /** @description Where. */
+            endpoint: components["schemas"]["ExternalEndpointView"];
+            /** @description How to sign in there. */
+            auth: components["schemas"]["ExternalAuthView"];
+            /** @description How its health is found out. */
+            health: components["schemas"]["ExternalHealthView"];
+            /** @enum {string} */
+            kind: "external";
+        };
+        /** @description What is behind a service's name. */
+        BackendView: {
+            /** @description What it is, launch input redacted. */
+            sandbox: components["schemas"]["ShownSpecView"];
+            /** @enum {string} */
+            kind: "sandbox";
+        } | {
+            /** @description What. */
+            provider: components["schemas"]["ProviderWord"];
+            /** @enum {string} */
+            kind: "builtIn";
+        } | {
+            /** @description Where. */
+            endpoint: components["schemas"]["ExternalEndpointView"];
+            /** @description How to sign in there. */
+            auth: components["schemas"]["ExternalAuthView"];
+            /** @description How its health is found out. */
+            health: components["schemas"]["ExternalHealthView"];
+            /** @enum {string} */
+            kind: "external";
+        } | {
+            /** @description Its kind. */
+            backend: string;
+            /** @description Always true. */
+            redacted: boolean;
+            /** @description Why. */
+            reason: string;
+            /** @enum {string} */
+            kind: "redacted";
+        };
+        /** @description The table of capabilities, for this installation. */
+        CapabilitiesView: {
+            /** @description The version of this server. */
+            version: string;
+            /** @description Where this server runs. */
+            host: components["schemas"]["PlatformView"];
+            /** @description What there is. */
+            capabilities: components["schemas"]["CapabilityView"][];
+            /** @description What the hosts of sandboxes are like. */
+            probes: components["schemas"]["Probes"];
+        };
+        CapabilityView: {
+            /** @description Stable name. */
+            id: string;
+            /** @description The noun it belongs to. */
+            area: string;
+            /** @description What it is. */
+            title: string;
+            /** @description How far it goes. */
+            status: components["schemas"]["Status"];
+            /** @description Whether it can be used on this installation now. */
+            usable: boolean;
+            /** @description What to know. */
+            notes: string;
+            /** @description The page that tells more. */
+            docs: string;
+        };
         /** @description What can be ordered now. */
         CatalogView: {
             /** @description Sizes, smallest first. */
@@ -870,6 +2119,16 @@ export interface components {
         CatalogueView: {
             /** @description Every code. */
             errors: components["schemas"]["CodeView"][];
+        };
+        /**
+         * @description What a session can carry.
+         * @enum {string}
+         */
+        ChannelWord: "Stdio" | "Files" | "Cdp" | "Page";
+        /** @description Why a session is closed. */
+        CloseBody: {
+            /** @description Why; `client_close` when it is left out or blank. */
+            reason?: string | null;
         };
         /** @description One row of the error catalogue. */
         CodeView: {
@@ -888,6 +2147,124 @@ export interface components {
             meaning: string;
             /** @description What can be done. */
             remediation: components["schemas"]["Remediation"];
+        };
+        /** @description About one page of a list. */
+        CollectionMetadata: {
+            /** @description The tenant. */
+            tenantId: string;
+            /** @description Changes whenever one of the items may have; only equality means something. */
+            resourceVersion: string;
+            /**
+             * Format: int32
+             * @description The limit in force.
+             */
+            limit: number;
+            /** @description What to give as `pageToken` for the next page; left out on the last one. */
+            nextPageToken?: string | null;
+            /**
+             * Format: int64
+             * @description Matching items after this page.
+             */
+            remainingCount: number;
+        };
+        /** @description One page of a list. */
+        Collection_SandboxView: {
+            /** @description About the page. */
+            metadata: components["schemas"]["CollectionMetadata"];
+            /** @description The items. */
+            items: {
+                /** @description What it is called and when it changed. */
+                metadata: components["schemas"]["SandboxMetadata"];
+                /** @description What it shall be. */
+                spec: components["schemas"]["SandboxSpecView"];
+                /** @description What it is. */
+                status: components["schemas"]["SandboxStatusView"];
+            }[];
+        };
+        /** @description One page of a list. */
+        Collection_ServiceView: {
+            /** @description About the page. */
+            metadata: components["schemas"]["CollectionMetadata"];
+            /** @description The items. */
+            items: {
+                /** @description What it is called and when it changed. */
+                metadata: components["schemas"]["ServiceMetadata"];
+                /** @description What it is. */
+                spec: components["schemas"]["ServiceSpecView"];
+                /** @description How it is. */
+                status: components["schemas"]["ServiceStatusView"];
+                /** @description `metadata.name`. */
+                name: string;
+                /** @description `metadata.tenantId`. */
+                tenantId: string;
+                /** @description `status.lifecycleState`. */
+                state: components["schemas"]["LifecycleWord"];
+                /** @description `status.lifecycleState`. */
+                lifecycleState: components["schemas"]["LifecycleWord"];
+                /** @description `status.readiness`. */
+                readiness: components["schemas"]["ReadinessWord"];
+                /** @description `status.health`. */
+                health: components["schemas"]["HealthWord"];
+                /** @description `status.sandboxId`. */
+                sandboxId?: string | null;
+                backend?: components["schemas"]["IsolationWord"] | null;
+                /** @description `status.endpoints`. */
+                endpoints: components["schemas"]["EndpointView"][];
+            }[];
+        };
+        /** @description One page of a list. */
+        Collection_WorkSessionView: {
+            /** @description About the page. */
+            metadata: components["schemas"]["CollectionMetadata"];
+            /** @description The items. */
+            items: {
+                /** @description What it is called and when it changed. */
+                metadata: components["schemas"]["SessionMetadata"];
+                /** @description What it is. */
+                spec: components["schemas"]["SessionSpecView"];
+                /** @description How it is. */
+                status: components["schemas"]["SessionStatusView"];
+            }[];
+        };
+        /** @description A command that is known. */
+        CommandView: {
+            /** @description Its id; `main` is the sandbox' own process. */
+            id: string;
+            /** @description The same. */
+            commandId: string;
+            /** @description `running` or `exited`. */
+            state: string;
+            /**
+             * Format: int32
+             * @description Its exit code; null while it runs, and when a signal ended it.
+             */
+            exitCode?: number | null;
+            /** @description The signal that ended it. */
+            signal?: string | null;
+            /** @description Whether that was its time limit. */
+            timedOut?: boolean;
+            /**
+             * Format: int64
+             * @description The first offset of its output that is still kept.
+             */
+            logStart: number;
+            /**
+             * Format: int64
+             * @description Where its output ends so far.
+             */
+            logEnd: number;
+            /**
+             * Format: int64
+             * @description How much input it has taken.
+             */
+            input: number;
+            /**
+             * Format: int32
+             * @description How many read it now.
+             */
+            attached: number;
+            /** @description When it was started. */
+            startedAt: components["schemas"]["Timestamp"];
         };
         /** @description What a score is made of; each 0 to 1. */
         ComponentsView: {
@@ -927,6 +2304,39 @@ export interface components {
              */
             total: number;
         };
+        /** @description One statement about a resource; one per `type`. */
+        ConditionView: {
+            /** @description What it speaks of. */
+            type: components["schemas"]["ConditionWord"];
+            /** @description What it says. */
+            status: components["schemas"]["TruthWord"];
+            /** @description Why, one word, such as `ImagePulling`. */
+            reason: string;
+            /** @description Why, for people. */
+            message: string;
+            /**
+             * Format: int64
+             * @description The generation it speaks of.
+             */
+            observedGeneration: number;
+            /** @description When `status` changed last. */
+            lastTransitionTime: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description What a condition speaks of.
+         * @enum {string}
+         */
+        ConditionWord: "Admitted" | "Ready" | "Healthy" | "Progressing" | "Open";
+        /** @description New bounds and policy of a tenant; what is left out stays. */
+        ConfigureTenantBody: {
+            limit?: components["schemas"]["ResourcesBody"] | null;
+            /**
+             * Format: int32
+             * @description New bound on the number of active sandboxes.
+             */
+            sandboxes?: number | null;
+            policy?: components["schemas"]["PolicyView"] | null;
+        };
         /** @description An address that another guest holds than the books say. */
         ConflictView: {
             /** @description The address. */
@@ -944,6 +2354,21 @@ export interface components {
             /** @description On which node. */
             node: string;
         };
+        /** @description An API key to be. */
+        CreateApiKeyBody: {
+            /**
+             * @description What it is for; unique in the tenant.
+             * @example build agent
+             */
+            name: string;
+            /** @description What it may do; at least one grant. */
+            grants: components["schemas"]["GrantView"][];
+            /**
+             * Format: date-time
+             * @description When it ends (RFC 3339); without this it does not.
+             */
+            expiresAt?: string | null;
+        };
         /** @description Orders a machine. Exactly one of `ssh_pubkey` and `generate_key` is given. */
         CreateBody: {
             hostname: string;
@@ -959,6 +2384,23 @@ export interface components {
             public_tunnel?: boolean | null;
             /** @description Whether a GPU is wanted; only false is possible. */
             enable_gpu?: boolean | null;
+        };
+        /** @description A sandbox to be made. */
+        CreateSandboxBody: {
+            /** @description What it is for. */
+            profile: components["schemas"]["ProfileWord"];
+            /** @description What it shall be. */
+            spec: components["schemas"]["SandboxSpecBody"];
+            /** @description Pairs to filter by, at most 32. */
+            labels?: components["schemas"]["BTreeMap"];
+        };
+        /** @description A tenant to be made. */
+        CreateTenantBody: {
+            /**
+             * @description Its id: 1 to 128 letters, digits, `_` and `-`, not beginning with `_`.
+             * @example demo
+             */
+            id: string;
         };
         /** @description Makes a personal access token. */
         CreateTokenBody: {
@@ -1585,6 +3027,160 @@ export interface components {
                 spans: number;
             }[];
         };
+        /** @description What may go out; everything else is denied. */
+        EgressView: {
+            /** @description What is allowed; the first rule that fits decides. */
+            allow: components["schemas"]["RuleView"][];
+        };
+        /**
+         * @description How bytes that are not text are written.
+         * @enum {string}
+         */
+        EncodingWord: "base64";
+        /** @description Where a published port can be reached, on the host of the sandbox. */
+        EndpointView: {
+            /**
+             * @description The port's name.
+             * @example tcp-8080
+             */
+            name: string;
+            /** @description What is spoken. */
+            protocol: components["schemas"]["ProtocolWord"];
+            /**
+             * @description A loopback address.
+             * @example 127.0.0.1
+             */
+            host: string;
+            /**
+             * Format: int32
+             * @description The port there.
+             */
+            port: number;
+        };
+        /** @description One page of a directory. */
+        EntriesView: {
+            /** @description Entries, by name. */
+            entries: components["schemas"]["EntryView"][];
+            /** @description What to give as `pageToken` for the next page; left out on the last one. */
+            nextPageToken?: string | null;
+        };
+        /** @description What stands in a directory. */
+        EntryView: {
+            /** @description Its last component. */
+            name: string;
+            /** @description Where it is, absolute. */
+            path: string;
+            /** @description `file`, `dir`, `symlink` or `other`. */
+            type: string;
+            /**
+             * Format: int64
+             * @description Bytes.
+             */
+            size: number;
+            /**
+             * @description Permission bits, in octal.
+             * @example 0644
+             */
+            mode: string;
+            /** @description When its content changed last. */
+            mtime: components["schemas"]["Timestamp"];
+            /** @description Changes with its content. */
+            etag: string;
+        };
+        /** @description A failure of tenants and what is in them. */
+        ErrorEnvelope: {
+            /** @description What went wrong. */
+            error: components["schemas"]["FaultView"];
+        };
+        /** @description A command to be run. */
+        ExecBody: {
+            /** @description Program and arguments. */
+            argv: string[];
+            /** @description Working directory; the sandbox' own when it is left out. */
+            cwd?: string | null;
+            /** @description Variables beside the sandbox' own: an object, or a list of `NAME=value`. */
+            env?: Record<string, never> | null;
+            /**
+             * Format: int64
+             * @description After how long it is killed. Without it 60000 for a collected command, and no limit for a streamed one.
+             */
+            timeoutMs?: number | null;
+            /** @description What it reads; then its input ends. */
+            stdin?: string | null;
+            encoding?: components["schemas"]["EncodingWord"] | null;
+            /** @description Whether its input stays open for `POST …/input`. Only for a streamed one. */
+            stdinOpen?: boolean;
+            /**
+             * @description Its id, chosen by the caller: an id that is sent twice runs once.
+             * @example 7f6c1e0d2b
+             */
+            commandId?: string | null;
+            terminal?: components["schemas"]["SizeView"] | null;
+        };
+        /** @description A collected command. */
+        ExecView: {
+            /** @description Its id. */
+            commandId: string;
+            /**
+             * Format: int32
+             * @description Its exit code; null when a signal ended it.
+             */
+            exitCode?: number | null;
+            /** @description The signal that ended it. */
+            signal?: string | null;
+            /** @description Whether it was ended for its time. */
+            timedOut?: boolean;
+            /** @description The first MiB of its output. */
+            stdout: string;
+            stdoutEncoding?: components["schemas"]["EncodingWord"] | null;
+            /** @description The first MiB of its error output. */
+            stderr: string;
+            stderrEncoding?: components["schemas"]["EncodingWord"] | null;
+            /** @description Whether there was more. */
+            truncated: boolean;
+        };
+        /** @description How a command ended. */
+        ExitView: {
+            /**
+             * Format: int32
+             * @description Its exit code; null when a signal ended it.
+             */
+            code?: number | null;
+            /** @description The signal that ended it. */
+            signal?: string | null;
+            /** @description Whether that was its time limit. */
+            timedOut?: boolean;
+        };
+        /** @description More time for a sandbox. */
+        ExtendBody: {
+            /**
+             * Format: int64
+             * @description New time to live, from now.
+             */
+            ttlMs?: number | null;
+            /**
+             * Format: int64
+             * @description New idle timeout.
+             */
+            idleTimeoutMs?: number | null;
+        };
+        /** @description How to sign in at something external. */
+        ExternalAuthView: {
+            /** @enum {string} */
+            kind: "none";
+        };
+        /** @description Where something external is. */
+        ExternalEndpointView: {
+            /** @description An absolute `http` or `https` URL without user and password. */
+            url: string;
+        };
+        /** @description How the health of something external is found out. */
+        ExternalHealthView: {
+            /** @description The path, beginning with `/`. */
+            path: string;
+            /** @enum {string} */
+            kind: "http";
+        };
         /** @description A failure. */
         Failure: {
             /** @description Always false. */
@@ -1615,6 +3211,75 @@ export interface components {
             detail?: Record<string, never> | null;
             /** @description What can be done. */
             remediation: components["schemas"]["Remediation"];
+        };
+        /** @description One line of a streamed command. A line that is empty only says that the stream lives. */
+        FrameView: {
+            /** @description The channel of the session, where it is one's. */
+            channel?: string | null;
+            /**
+             * Format: int64
+             * @description The generation of what was opened.
+             */
+            target_generation: number;
+            /** @description The command. */
+            command_id: string;
+            /** @description Whether this request started it. */
+            started: boolean;
+            /**
+             * Format: int64
+             * @description Where the output begins.
+             */
+            offset: number;
+            /**
+             * Format: int64
+             * @description Where the output ended when this began: up to there it is replay.
+             */
+            end: number;
+            /**
+             * Format: int64
+             * @description How much input it has taken.
+             */
+            input: number;
+            /** @enum {string} */
+            kind: "opened";
+        } | (components["schemas"]["OutputView"] & {
+            /** @enum {string} */
+            kind: "stdout";
+        }) | (components["schemas"]["OutputView"] & {
+            /** @enum {string} */
+            kind: "stderr";
+        }) | (components["schemas"]["ExitView"] & {
+            /** @enum {string} */
+            kind: "exit";
+        }) | {
+            /** @description Why. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description Where the output goes on.
+             */
+            offset: number;
+            /** @enum {string} */
+            kind: "closed";
+        } | {
+            /** @description Why. */
+            error: components["schemas"]["FaultView"];
+            /** @enum {string} */
+            kind: "error";
+        };
+        /** @description What a key may do in its tenant. */
+        GrantView: {
+            /** @description What may be done: `services.list`, `sandboxes.exec` and so on, or `*` for everything. */
+            actions: string[];
+            /** @description The services it is for, by their exact names; without this every service. */
+            services?: string[] | null;
+            /**
+             * @description `own`: the sandboxes that the same key made; `all`: every sandbox of the tenant.
+             * @example own
+             */
+            sandboxes?: string;
+            /** @description The channels of sessions it is for; without this every channel. */
+            channels?: string[] | null;
         };
         /** @description One virtual machine of the cluster. */
         GuestView: {
@@ -1669,6 +3334,223 @@ export interface components {
             /** @description Why Proxmox does not answer. */
             proxmox_error?: string | null;
         };
+        /**
+         * @description What its health check says.
+         * @enum {string}
+         */
+        HealthWord: "Healthy" | "Unhealthy" | "Unknown";
+        /** @description A host. */
+        HostView: {
+            /** @description Its name. */
+            name: string;
+            /** @description The container engine and its version. */
+            engine: string;
+            /** @description `x86_64` or `aarch64`. */
+            arch: string;
+            /**
+             * Format: double
+             * @description CPUs that may be given out.
+             */
+            vcpus: number;
+            /**
+             * Format: int64
+             * @description Memory that may be given out.
+             */
+            memoryBytes: number;
+            /**
+             * Format: int64
+             * @description Disk that may be given out.
+             */
+            diskBytes: number;
+            /** @description What works here: `container`, `krun`, `desktop`. */
+            backends: string[];
+            /** @description What does not work here and what to do about it. */
+            missing: string[];
+            /** @description When it was heard of last. */
+            seenAt: components["schemas"]["Timestamp"];
+            /** @description Whether it counts as lost. */
+            lost: boolean;
+            /** @description What is given out. */
+            used: components["schemas"]["UsedView"];
+            /**
+             * Format: int32
+             * @description Active sandboxes.
+             */
+            sandboxes: number;
+            /** @description Warm containers that wait. */
+            warm: components["schemas"]["WarmView"][];
+        };
+        /** @description Input of a command. */
+        InputBody: {
+            /**
+             * Format: int64
+             * @description How much input was sent before; makes a repeat harmless. Without it, this is appended.
+             */
+            offset?: number | null;
+            /** @description The bytes. */
+            data?: string;
+            encoding?: components["schemas"]["EncodingWord"] | null;
+            /** @description Whether the input ends here. */
+            eof?: boolean;
+            resize?: components["schemas"]["SizeView"] | null;
+            /** @description A signal. */
+            signal?: string | null;
+        };
+        /** @description What became of input. */
+        InputView: {
+            /**
+             * Format: int64
+             * @description How much input the command has taken in all.
+             */
+            accepted: number;
+        };
+        /**
+         * @description What isolates a sandbox from its host.
+         * @enum {string}
+         */
+        IsolationWord: "Container" | "Krun";
+        /** @description A short list, whole. */
+        Items_CommandView: {
+            /** @description The items. */
+            items: {
+                /** @description Its id; `main` is the sandbox' own process. */
+                id: string;
+                /** @description The same. */
+                commandId: string;
+                /** @description `running` or `exited`. */
+                state: string;
+                /**
+                 * Format: int32
+                 * @description Its exit code; null while it runs, and when a signal ended it.
+                 */
+                exitCode?: number | null;
+                /** @description The signal that ended it. */
+                signal?: string | null;
+                /** @description Whether that was its time limit. */
+                timedOut?: boolean;
+                /**
+                 * Format: int64
+                 * @description The first offset of its output that is still kept.
+                 */
+                logStart: number;
+                /**
+                 * Format: int64
+                 * @description Where its output ends so far.
+                 */
+                logEnd: number;
+                /**
+                 * Format: int64
+                 * @description How much input it has taken.
+                 */
+                input: number;
+                /**
+                 * Format: int32
+                 * @description How many read it now.
+                 */
+                attached: number;
+                /** @description When it was started. */
+                startedAt: components["schemas"]["Timestamp"];
+            }[];
+        };
+        /** @description A short list, whole. */
+        Items_HostView: {
+            /** @description The items. */
+            items: {
+                /** @description Its name. */
+                name: string;
+                /** @description The container engine and its version. */
+                engine: string;
+                /** @description `x86_64` or `aarch64`. */
+                arch: string;
+                /**
+                 * Format: double
+                 * @description CPUs that may be given out.
+                 */
+                vcpus: number;
+                /**
+                 * Format: int64
+                 * @description Memory that may be given out.
+                 */
+                memoryBytes: number;
+                /**
+                 * Format: int64
+                 * @description Disk that may be given out.
+                 */
+                diskBytes: number;
+                /** @description What works here: `container`, `krun`, `desktop`. */
+                backends: string[];
+                /** @description What does not work here and what to do about it. */
+                missing: string[];
+                /** @description When it was heard of last. */
+                seenAt: components["schemas"]["Timestamp"];
+                /** @description Whether it counts as lost. */
+                lost: boolean;
+                /** @description What is given out. */
+                used: components["schemas"]["UsedView"];
+                /**
+                 * Format: int32
+                 * @description Active sandboxes.
+                 */
+                sandboxes: number;
+                /** @description Warm containers that wait. */
+                warm: components["schemas"]["WarmView"][];
+            }[];
+        };
+        /** @description A short list, whole. */
+        Items_SecretView: {
+            /** @description The items. */
+            items: {
+                /** @description Its name. */
+                name: string;
+                /**
+                 * Format: int64
+                 * @description Counts its values.
+                 */
+                version: number;
+                /** @description When it was first set. */
+                createdAt: components["schemas"]["Timestamp"];
+                /** @description When it was set last. */
+                updatedAt: components["schemas"]["Timestamp"];
+            }[];
+        };
+        /** @description A short list, whole. */
+        Items_VolumeView: {
+            /** @description The items. */
+            items: {
+                /** @description Its name. */
+                name: string;
+                /** @description The host its data is on; null until it is first mounted. */
+                host?: string | null;
+                /** @description When it was created. */
+                createdAt: components["schemas"]["Timestamp"];
+                /** @description Active sandboxes that mount it. */
+                usedBy: string[];
+            }[];
+        };
+        /** @description When a sandbox is restarted and how it is stopped. */
+        LifecycleBody: {
+            restartPolicy?: components["schemas"]["RestartView"] | null;
+            /**
+             * Format: int32
+             * @description How long a polite stop may take; 5000 when it is left out.
+             */
+            stopTimeoutMs?: number | null;
+        };
+        /** @description When a sandbox is restarted and how it is stopped. */
+        LifecycleView: {
+            /** @description When its process is started again. */
+            restartPolicy: components["schemas"]["RestartView"];
+            /**
+             * Format: int32
+             * @description How long a polite stop may take.
+             */
+            stopTimeoutMs: number;
+        };
+        /**
+         * @description Where a sandbox or service is in its life.
+         * @enum {string}
+         */
+        LifecycleWord: "Starting" | "Ready" | "NotReady" | "Stopping" | "Stopped" | "Failed" | "Declared";
         /** @description One line of the stream that `POST /api/vms` answers with on `Accept: application/x-ndjson`. */
         Line: {
             /** @description The operation, `op_…`. */
@@ -1833,6 +3715,60 @@ export interface components {
             /** @description What it has to be. */
             expected: string;
         };
+        /** @description A directory to be made. */
+        MkdirBody: {
+            /** @description Absolute, as the sandbox sees it. */
+            path: string;
+            /**
+             * @description Permission bits: octal text, or a number; 0755 when it is left out.
+             * @example 0755
+             */
+            mode?: string | null;
+            /** @description Whether missing directories above it are made, and one that is there already is fine. */
+            createParents?: boolean;
+        };
+        /** @description What is mounted. */
+        MountView: {
+            /** @description The volume's name. */
+            name: string;
+            /** @description Where, an absolute path. */
+            target: string;
+            /** @description Whether writing is refused. */
+            read_only?: boolean;
+            /** @enum {string} */
+            kind: "volume";
+        } | {
+            /** @description Where, an absolute path. */
+            target: string;
+            /**
+             * Format: int64
+             * @description At most this much; 64 MiB when it is left out.
+             */
+            size_bytes?: number | null;
+            /** @enum {string} */
+            kind: "tmpfs";
+        };
+        /** @description Something to be moved. */
+        MoveBody: {
+            /** @description Absolute, as the sandbox sees it. */
+            from: string;
+            /** @description Absolute, as the sandbox sees it. */
+            to: string;
+            /** @description Whether what is there may be replaced. */
+            replace?: boolean;
+        };
+        /** @description What a sandbox may reach. */
+        NetworkView: {
+            egress?: components["schemas"]["EgressView"] | null;
+        };
+        /** @description A new API key with its secret. */
+        NewApiKeyView: components["schemas"]["ApiKeyView"] & {
+            /**
+             * @description The secret; shown this once.
+             * @example nimbus_ak_…
+             */
+            key: string;
+        };
         /** @description A new token with its secret. */
         NewTokenView: components["schemas"]["TokenView"] & {
             /** @description The secret, shown this once. */
@@ -1914,10 +3850,26 @@ export interface components {
             /** @description Sizes whose next machine would go here. */
             next_for?: string[];
         };
+        /** @description A body without fields. */
+        Nothing: Record<string, never>;
         /** @description Says that it was done. */
         OkView: {
             /** @description Always true. */
             ok: boolean;
+        };
+        /** @description A session to be opened. */
+        OpenSessionBody: {
+            /** @description The tenant. */
+            tenantId: string;
+            /** @description What on: a service or a sandbox. */
+            target: components["schemas"]["TargetView"];
+            /** @description What it shall carry, 1 to 8 without repeats. */
+            channels: components["schemas"]["ChannelWord"][];
+            /**
+             * Format: int64
+             * @description How long it shall live; 15 minutes when it is left out, at most one hour.
+             */
+            requestedTtlMs?: number | null;
         };
         /** @description What an operation that makes a machine gave. The private key is fetched once, on its own. */
         OperationResultView: {
@@ -1992,6 +3944,29 @@ export interface components {
              * @description Nodes that have its template.
              */
             nodes: number;
+        };
+        /** @description A piece of output. */
+        OutputView: {
+            /**
+             * Format: int64
+             * @description Offset of the first byte; both outputs are counted together.
+             */
+            offset: number;
+            /** @description The bytes. */
+            data: string;
+            encoding?: components["schemas"]["EncodingWord"] | null;
+        };
+        /** @description Whom a sandbox belongs to. */
+        OwnerView: {
+            /** @description The service. */
+            service_name?: string | null;
+            /** @enum {string} */
+            kind: "service";
+        } | {
+            /** @description What it is called in lists and in its id. */
+            display_name?: string | null;
+            /** @enum {string} */
+            kind: "standalone";
         };
         /** @description One page of a list. */
         Page_MachineView: {
@@ -2070,6 +4045,62 @@ export interface components {
             /** @description What is against the others. */
             rejected: components["schemas"]["RejectedView"][];
         };
+        PlatformView: {
+            /** @description The operating system. */
+            os: string;
+            /** @description The architecture. */
+            arch: string;
+        };
+        /** @description Fields that a create may set only where the policy allows it. */
+        PolicyView: {
+            /** @description `resources`. */
+            resources: boolean;
+            /** @description `ports`. */
+            ports: boolean;
+            /** @description `network.egress`. */
+            egress: boolean;
+            /** @description `mounts`. */
+            mounts: boolean;
+        };
+        /** @description A port that is published on the host's loopback. */
+        PortView: {
+            /** @description Unique in the sandbox; `tcp-<guestPort>` when it is left out. */
+            name?: string | null;
+            /**
+             * Format: int32
+             * @description The port inside.
+             * @example 8080
+             */
+            guestPort: number;
+            /** @description What is spoken there. */
+            protocol: components["schemas"]["ProtocolWord"];
+            /**
+             * Format: int32
+             * @description The port on the host; the lowest free one of 15000 to 16000 when it is left out.
+             */
+            hostPort?: number | null;
+        };
+        /** @description A link to be made. */
+        PreviewBody: {
+            /**
+             * Format: int32
+             * @description The port inside.
+             * @example 8080
+             */
+            port: number;
+            /**
+             * Format: int64
+             * @description How long it works; 15 minutes when it is left out, at most 24 hours.
+             */
+            ttlMs?: number | null;
+        };
+        /** @description A link. */
+        PreviewView: {
+            /** @description Opens the port without a credential; whoever has it has the port. */
+            url: string;
+            /** @description When it stops working. */
+            expiresAt: components["schemas"]["Timestamp"];
+        };
         /** @description The private half of a generated key. */
         PrivateKeyView: {
             /** @description What its file should be called. */
@@ -2077,6 +4108,78 @@ export interface components {
             /** @description OpenSSH PEM. */
             private_key: string;
         };
+        /**
+         * @description How health is found out.
+         * @enum {string}
+         */
+        ProbeWord: "http" | "tcp" | "exec";
+        /** @description What the hosts of this installation are like. */
+        Probes: {
+            /**
+             * Format: int32
+             * @description Hosts that answer.
+             */
+            hosts: number;
+            /** @description Isolation that works on at least one of them. */
+            backends: string[];
+            /** @description Their container engines. */
+            engines: string[];
+            /** @description What is missing on them and what to do. */
+            missing: string[];
+        };
+        /** @description The main process. */
+        ProcessBody: {
+            /** @description Replaces the image's entrypoint and command. */
+            argv?: string[];
+            /** @description The same; `argv` wins. */
+            args?: string[];
+            /** @description Replaces the image's entrypoint; not together with `argv`. */
+            entrypoint?: string[] | null;
+            /** @description Replaces the image's command; not together with `argv`. */
+            command?: string[] | null;
+            /** @description `NAME=value`, merged over the image's environment. */
+            env?: string[];
+            /** @description The tenant's secrets as variables. */
+            secrets?: components["schemas"]["SecretUseView"][];
+            /** @description Working directory, absolute. */
+            cwd?: string | null;
+            /** @description `uid[:gid]` or a name of the image's own user table. */
+            user?: string | null;
+            /** @description Whether it gets a terminal. */
+            terminal?: boolean;
+        };
+        /** @description The main process. */
+        ProcessView: {
+            /** @description Its arguments. */
+            argv: components["schemas"]["RedactedView"];
+            /** @description Its variables. */
+            environment: components["schemas"]["RedactedView"];
+            entrypoint?: components["schemas"]["RedactedView"] | null;
+            command?: components["schemas"]["RedactedView"] | null;
+            /** @description Secrets of the tenant that it is given. */
+            secrets: components["schemas"]["SecretUseView"][];
+            /** @description Working directory. */
+            cwd: string;
+            /** @description User, where one was named. */
+            user?: string | null;
+            /** @description Whether it has a terminal. */
+            terminal: boolean;
+        };
+        /**
+         * @description What a sandbox is for.
+         * @enum {string}
+         */
+        ProfileWord: "Worker" | "Desktop";
+        /**
+         * @description What is spoken on a port.
+         * @enum {string}
+         */
+        ProtocolWord: "Tcp" | "Http" | "Https";
+        /**
+         * @description What is built in.
+         * @enum {string}
+         */
+        ProviderWord: "LoadBalancer" | "ServiceDiscovery" | "Browser" | "ModelGateway";
         /** @description Ways to sign in. */
         ProvidersView: {
             /** @description With a GitHub account. */
@@ -2120,18 +4223,12 @@ export interface components {
             /** @description Why there is no public SSH endpoint. */
             tunnel_error?: string | null;
         };
-        /** @description Machines that the caller has and may have. */
+        /** @description Bounds on what a tenant's active sandboxes use together, and what they use. */
         QuotaView: {
-            /**
-             * Format: int32
-             * @description Machines that the caller has.
-             */
-            used: number;
-            /**
-             * Format: int32
-             * @description Machines that the caller may have; null for no limit.
-             */
-            limit?: number | null;
+            /** @description The bounds. */
+            limit: components["schemas"]["AmountsView"];
+            /** @description What is used. */
+            used: components["schemas"]["AmountsView"];
         };
         /** @description Whether the cluster can be asked. */
         ReachableView: {
@@ -2140,6 +4237,11 @@ export interface components {
             /** @description Why not. */
             error?: string | null;
         };
+        /**
+         * @description Whether it can be used now.
+         * @enum {string}
+         */
+        ReadinessWord: "Ready" | "NotReady" | "Stopped" | "Failed" | "Unknown";
         /** @description Whether requests can be served. Not enveloped. */
         ReadyView: {
             /** @description Whether everything below answers. */
@@ -2148,6 +4250,16 @@ export interface components {
             services: {
                 [key: string]: boolean;
             };
+        };
+        /** @description What is not shown: how much of it there is. */
+        RedactedView: {
+            /** @description Always true. */
+            redacted: boolean;
+            /**
+             * Format: int32
+             * @description How many values there are.
+             */
+            valueCount: number;
         };
         /** @description Registers a person. */
         RegisterBody: {
@@ -2197,11 +4309,274 @@ export interface components {
             /** @description Its node. */
             node: string;
         };
+        /** @description Limits, where they differ from the tenant's defaults. */
+        ResourcesBody: {
+            /**
+             * Format: double
+             * @description CPUs, in parts too.
+             * @example 0.5
+             */
+            vcpus?: number | null;
+            /**
+             * Format: int64
+             * @description Memory.
+             */
+            memoryBytes?: number | null;
+            /**
+             * Format: int64
+             * @description Writable layer.
+             */
+            diskBytes?: number | null;
+            /**
+             * Format: int64
+             * @description Kept log.
+             */
+            logBytes?: number | null;
+            /**
+             * Format: int32
+             * @description Processes and threads.
+             */
+            pids?: number | null;
+        };
+        /** @description Limits in force. */
+        ResourcesView: {
+            /**
+             * Format: double
+             * @description CPUs.
+             */
+            vcpus: number;
+            /**
+             * Format: int64
+             * @description Memory.
+             */
+            memoryBytes: number;
+            /**
+             * Format: int64
+             * @description Writable layer.
+             */
+            diskBytes: number;
+            /**
+             * Format: int64
+             * @description Kept log.
+             */
+            logBytes: number;
+            /**
+             * Format: int32
+             * @description Processes and threads.
+             */
+            pids: number;
+        };
+        /** @description A restart. */
+        RestartBody: {
+            /**
+             * Format: int64
+             * @description The generation that was read; another one is refused.
+             */
+            sourceGeneration?: number | null;
+            /** @description A repeat within ten minutes gives the first outcome. */
+            requestId?: string | null;
+        };
+        /** @description When a process that ended is started again. */
+        RestartView: {
+            /** @enum {string} */
+            kind: "never";
+        } | {
+            /**
+             * Format: int32
+             * @description At most so many times.
+             */
+            max_restarts: number;
+            /** @enum {string} */
+            kind: "onFailure";
+        } | {
+            /**
+             * Format: int32
+             * @description At most so many times; without an end when it is left out.
+             */
+            max_restarts?: number | null;
+            /** @enum {string} */
+            kind: "always";
+        };
+        /** @description Where the root file system comes from. */
+        RootBody: {
+            /** @description Where the image comes from. */
+            source: components["schemas"]["SourceBody"];
+            /** @enum {string} */
+            kind: "oci_image";
+        } | {
+            /** @description The directory. */
+            rootfs: string;
+            /** @description Whether it may be written. */
+            readonly?: boolean;
+            /** @enum {string} */
+            kind: "rootfs";
+        };
+        /** @description Where the root file system comes from. */
+        RootView: {
+            /** @description Where the image comes from. */
+            source: components["schemas"]["SourceView"];
+            /** @enum {string} */
+            kind: "oci_image";
+        } | {
+            /** @description Always true. */
+            redacted: boolean;
+            /** @description Why. */
+            reason: string;
+            /** @enum {string} */
+            kind: "redacted";
+        };
+        /** @description The admin token after a rotation. */
+        RotatedView: {
+            /**
+             * Format: int64
+             * @description How many tokens there have been.
+             */
+            generation: number;
+        };
+        /** @description One thing that may be reached. */
+        RuleView: {
+            /** @description Unique in the sandbox. */
+            name: string;
+            /** @description What is spoken. */
+            protocol: components["schemas"]["ProtocolWord"];
+            /**
+             * @description One DNS name or IP address.
+             * @example pypi.org
+             */
+            host: string;
+            /**
+             * Format: int32
+             * @description The port there.
+             * @example 443
+             */
+            port: number;
+            /** @description Methods that are allowed, for `http`; empty for all. */
+            methods?: string[];
+            /** @description Starts of paths that are allowed, for `http`; empty for all. */
+            pathPrefixes?: string[];
+            /** @description Whether an address that is not of the public internet may be meant. */
+            allowInternalIps?: boolean;
+        };
+        /** @description What a sandbox is called and when it changed. */
+        SandboxMetadata: {
+            /** @description The tenant. */
+            tenantId: string;
+            /**
+             * @description Its id.
+             * @example batch-job-01jzzzzzzzzzzzzzzzzzzzzzzz
+             */
+            id: string;
+            /**
+             * Format: int64
+             * @description Always 1.
+             */
+            generation: number;
+            /** @description Changes at every write; only equality means something. */
+            resourceVersion: string;
+            /** @description When it was created. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description When it changed last. */
+            updatedAt: components["schemas"]["Timestamp"];
+            /** @description Its labels. */
+            labels: components["schemas"]["BTreeMap"];
+        };
+        /** @description A sandbox to be. */
+        SandboxSpecBody: {
+            /** @description Repeats the tenant of the address, if it is given. */
+            tenantId?: string | null;
+            /** @description Whom it belongs to. */
+            owner: components["schemas"]["OwnerView"];
+            /** @description What isolates it. */
+            backend: components["schemas"]["IsolationWord"];
+            /** @description Its root file system. */
+            root: components["schemas"]["RootBody"];
+            /** @description Its main process; the image's when it is left out. */
+            process?: components["schemas"]["ProcessBody"];
+            resources?: components["schemas"]["ResourcesBody"] | null;
+            /** @description Its published ports; the image's TCP ports when they are left out. */
+            ports?: components["schemas"]["PortView"][] | null;
+            network?: components["schemas"]["NetworkView"] | null;
+            /** @description What is mounted into it. */
+            mounts?: components["schemas"]["MountView"][] | null;
+            lifecycle?: components["schemas"]["LifecycleBody"] | null;
+            health?: components["schemas"]["HealthView"] | null;
+            /**
+             * Format: int64
+             * @description When it is stopped, in milliseconds after its creation: 1000 to 86400000.
+             */
+            ttlMs?: number | null;
+            /**
+             * Format: int64
+             * @description After how long without a command, a connection or an open session it is stopped, in milliseconds.
+             */
+            idleTimeoutMs?: number | null;
+            /** @description Whether its root file system is read-only. */
+            readOnlyRoot?: boolean;
+        };
+        /** @description What a sandbox shall be. */
+        SandboxSpecView: {
+            /** @description What it is for. */
+            profile: components["schemas"]["ProfileWord"];
+            /** @description The specification, launch input redacted. */
+            sandbox: components["schemas"]["ShownSpecView"];
+        };
+        /** @description What a sandbox is. */
+        SandboxStatusView: {
+            /** @description Where it is in its life. */
+            lifecycleState: components["schemas"]["LifecycleWord"];
+            /** @description Whether it can be used. */
+            readiness: components["schemas"]["ReadinessWord"];
+            /** @description What its health check says. */
+            health: components["schemas"]["HealthWord"];
+            /** @description What isolates it. */
+            backend: components["schemas"]["IsolationWord"];
+            /** @description Where its ports are; empty unless it is ready. */
+            endpoints: components["schemas"]["EndpointView"][];
+            /**
+             * Format: int32
+             * @description How its main process ended; null while it has not.
+             */
+            exitCode?: number | null;
+            /** @description Whether it was ended for its memory. */
+            outOfMemory: boolean;
+            expiresAt?: components["schemas"]["Timestamp"] | null;
+            /** @description The image's digest, once it is known. */
+            imageDigest?: string | null;
+            start?: components["schemas"]["StartWord"] | null;
+            /**
+             * Format: double
+             * @description From the request to the running process.
+             */
+            startedAfterMs?: number | null;
+            /** @description The host it is on. */
+            host?: string | null;
+            /**
+             * Format: int32
+             * @description How often its process was restarted.
+             */
+            restartCount: number;
+            /** @description What can be said about it, one per `type`. */
+            conditions: components["schemas"]["ConditionView"][];
+        };
+        /** @description A sandbox, by id. */
+        SandboxTarget: {
+            /** @description Its id. */
+            id: string;
+        };
+        /** @description A sandbox. */
+        SandboxView: {
+            /** @description What it is called and when it changed. */
+            metadata: components["schemas"]["SandboxMetadata"];
+            /** @description What it shall be. */
+            spec: components["schemas"]["SandboxSpecView"];
+            /** @description What it is. */
+            status: components["schemas"]["SandboxStatusView"];
+        };
         /**
          * @description What a token may be used for.
          * @enum {string}
          */
-        ScopeName: "machines:read" | "machines:write" | "workloads:read" | "workloads:write" | "account" | "admin";
+        ScopeName: "machines:read" | "machines:write" | "account" | "admin" | "workloads:read" | "workloads:write";
         /** @description A node's score for one size. */
         ScoreView: {
             /**
@@ -2215,6 +4590,191 @@ export interface components {
             spec: string;
             /** @description Every reason against it; none means eligible. */
             reasons: string[];
+        };
+        /** @description A secret's value. */
+        SecretBody: {
+            /** @description The value, at most 32 KiB. It is never shown. */
+            value: string;
+        };
+        /** @description A secret of the tenant that becomes a variable. */
+        SecretUseView: {
+            /** @description The secret's name. */
+            secret: string;
+            /** @description The variable that holds it. */
+            variable: string;
+        };
+        /** @description A secret, without its value. */
+        SecretView: {
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Counts its values.
+             */
+            version: number;
+            /** @description When it was first set. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description When it was set last. */
+            updatedAt: components["schemas"]["Timestamp"];
+        };
+        /** @description A service's definition. */
+        ServiceBody: {
+            /** @description What it is called. */
+            metadata?: components["schemas"]["ServiceMetadataBody"];
+            /** @description What it is. */
+            spec: components["schemas"]["ServiceSpecBody"];
+        };
+        /** @description What a service is called and when it changed. */
+        ServiceMetadata: {
+            /** @description The tenant. */
+            tenantId: string;
+            /** @description Its name. */
+            name: string;
+            /** @description New whenever the name is created anew. */
+            uid: string;
+            /**
+             * Format: int64
+             * @description Counts changes of the definition, from 1.
+             */
+            generation: number;
+            /** @description Changes at every write; only equality means something. */
+            resourceVersion: string;
+            /** @description When it was created. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description When it changed last. */
+            updatedAt: components["schemas"]["Timestamp"];
+            /** @description Its labels. */
+            labels: components["schemas"]["BTreeMap"];
+            /** @description `dynamic`, or `staticCatalog` for what the API cannot change. */
+            source: string;
+        };
+        /** @description What a service is called. */
+        ServiceMetadataBody: {
+            /** @description Repeats the tenant of the address, if it is given. */
+            tenantId?: string | null;
+            /**
+             * @description Its name; required to create it, else it repeats the name of the address.
+             * @example worker
+             */
+            name?: string | null;
+            /**
+             * Format: int64
+             * @description To replace it: the generation that was read.
+             */
+            generation?: number | null;
+            labels?: components["schemas"]["BTreeMap"] | null;
+        };
+        /** @description What a service is. */
+        ServiceSpecBody: {
+            /** @description What is behind the name. */
+            backend: components["schemas"]["BackendBody"];
+        };
+        /** @description What a service is. */
+        ServiceSpecView: {
+            /** @description What is behind the name. */
+            backend: components["schemas"]["BackendView"];
+        };
+        /** @description How a service is. */
+        ServiceStatusView: {
+            /** @description The kind behind it: `sandbox`, `builtIn` or `external`. */
+            backend: string;
+            /** @description Where it is in its life. */
+            lifecycleState: components["schemas"]["LifecycleWord"];
+            /** @description Whether it can be used. */
+            readiness: components["schemas"]["ReadinessWord"];
+            /** @description What its health check says. */
+            health: components["schemas"]["HealthWord"];
+            /** @description The sandbox behind it, if one runs. */
+            sandboxId?: string | null;
+            /**
+             * Format: int32
+             * @description How often its process was restarted by itself.
+             */
+            restartCount: number;
+            /**
+             * Format: int64
+             * @description The generation that runs.
+             */
+            observedGeneration: number;
+            /** @description Where its ports are. */
+            endpoints: components["schemas"]["EndpointView"][];
+            /** @description What can be said about it, one per `type`. */
+            conditions: components["schemas"]["ConditionView"][];
+        };
+        /** @description A service, by name. */
+        ServiceTarget: {
+            /** @description Its name. */
+            name: string;
+        };
+        /** @description A service. `metadata`, `spec` and `status` say everything; what stands beside them repeats the status. */
+        ServiceView: {
+            /** @description What it is called and when it changed. */
+            metadata: components["schemas"]["ServiceMetadata"];
+            /** @description What it is. */
+            spec: components["schemas"]["ServiceSpecView"];
+            /** @description How it is. */
+            status: components["schemas"]["ServiceStatusView"];
+            /** @description `metadata.name`. */
+            name: string;
+            /** @description `metadata.tenantId`. */
+            tenantId: string;
+            /** @description `status.lifecycleState`. */
+            state: components["schemas"]["LifecycleWord"];
+            /** @description `status.lifecycleState`. */
+            lifecycleState: components["schemas"]["LifecycleWord"];
+            /** @description `status.readiness`. */
+            readiness: components["schemas"]["ReadinessWord"];
+            /** @description `status.health`. */
+            health: components["schemas"]["HealthWord"];
+            /** @description `status.sandboxId`. */
+            sandboxId?: string | null;
+            backend?: components["schemas"]["IsolationWord"] | null;
+            /** @description `status.endpoints`. */
+            endpoints: components["schemas"]["EndpointView"][];
+        };
+        /** @description What a session is called and when it changed. */
+        SessionMetadata: {
+            /** @description The tenant. */
+            tenantId: string;
+            /**
+             * @description Its id.
+             * @example ses_01jzzzzzzzzzzzzzzzzzzzzzzz
+             */
+            id: string;
+            /**
+             * Format: int64
+             * @description 1, then 2 once it has ended.
+             */
+            generation: number;
+            /** @description Changes at every write; only equality means something. */
+            resourceVersion: string;
+            /** @description When it was opened. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description When it changed last. */
+            updatedAt: components["schemas"]["Timestamp"];
+        };
+        /** @description What a session is. */
+        SessionSpecView: {
+            /** @description What it was opened on. */
+            target: components["schemas"]["TargetView"];
+            /** @description That, as it was then. */
+            targetSnapshot: components["schemas"]["SnapshotView"];
+            /** @description What it carries. */
+            channels: components["schemas"]["ChannelWord"][];
+            /** @description When it ends by itself. */
+            expiresAt: components["schemas"]["Timestamp"];
+        };
+        /** @description How a session is. */
+        SessionStatusView: {
+            /** @description Where it is in its life. */
+            lifecycleState: components["schemas"]["SessionWord"];
+            /** @description When it ends by itself. */
+            expiresAt: components["schemas"]["Timestamp"];
+            closedAt?: components["schemas"]["Timestamp"] | null;
+            /** @description Why it ended. */
+            closeReason?: string | null;
+            /** @description What can be said about it. */
+            conditions: components["schemas"]["ConditionView"][];
         };
         /** @description A signed-in browser. */
         SessionView: {
@@ -2231,6 +4791,11 @@ export interface components {
             /** @description Whether it is the one that asks. */
             current: boolean;
         };
+        /**
+         * @description Where a session is in its life.
+         * @enum {string}
+         */
+        SessionWord: "Open" | "Closed" | "Expired";
         /** @description What the first-run page needs to know. */
         SetupView: {
             /** @description Whether machines can be made. */
@@ -2239,6 +4804,122 @@ export interface components {
             needs_admin_setup: boolean;
             /** @description Settings without which no machine can be made. */
             missing: components["schemas"]["MissingView"][];
+        };
+        /** @description What a sandbox shall be. */
+        ShownSpecView: {
+            /** @description The tenant. */
+            tenantId: string;
+            /** @description Whom it belongs to. */
+            owner: components["schemas"]["OwnerView"];
+            /** @description What isolates it. */
+            backend: components["schemas"]["IsolationWord"];
+            /** @description Its root file system. */
+            root: components["schemas"]["RootView"];
+            /** @description Its main process. */
+            process: components["schemas"]["ProcessView"];
+            /** @description Its limits. */
+            resources: components["schemas"]["ResourcesView"];
+            /** @description Its published ports, where they were given. */
+            ports?: components["schemas"]["PortView"][] | null;
+            /** @description What it may reach. */
+            network: components["schemas"]["NetworkView"];
+            /** @description What is mounted into it. */
+            mounts: components["schemas"]["MountView"][];
+            /** @description When it is restarted and how it is stopped. */
+            lifecycle: components["schemas"]["LifecycleView"];
+            health?: components["schemas"]["HealthView"] | null;
+            /**
+             * Format: int64
+             * @description When it is stopped, after its creation.
+             */
+            ttlMs?: number | null;
+            /**
+             * Format: int64
+             * @description After how long without use it is stopped.
+             */
+            idleTimeoutMs?: number | null;
+            /** @description Whether its root file system is read-only. */
+            readOnlyRoot: boolean;
+        };
+        /** @description A signal. */
+        SignalBody: {
+            /**
+             * @description `INT`, `TERM`, `KILL`, … or its number on Linux.
+             * @example TERM
+             */
+            signal: string;
+        };
+        /** @description The size of a terminal. */
+        SizeView: {
+            /**
+             * Format: int32
+             * @description Columns.
+             */
+            cols: number;
+            /**
+             * Format: int32
+             * @description Rows.
+             */
+            rows: number;
+        };
+        /** @description A target as it was when the session was opened. */
+        SnapshotView: {
+            /** @description A service. */
+            service: {
+                /** @description Its name. */
+                name: string;
+                /**
+                 * Format: int64
+                 * @description Its generation.
+                 */
+                generation: number;
+                /** @description The kind behind it: `sandbox`, `builtIn` or `external`. */
+                backend: string;
+                provider?: components["schemas"]["ProviderWord"] | null;
+                /** @description The sandbox behind it. */
+                sandboxId?: string | null;
+            };
+        } | {
+            /** @description A sandbox. */
+            sandbox: {
+                /** @description Its id. */
+                id: string;
+                /**
+                 * Format: int64
+                 * @description Always 1.
+                 */
+                generation: number;
+                /** @description What it is for. */
+                profile: components["schemas"]["ProfileWord"];
+                /** @description What isolates it. */
+                backend: components["schemas"]["IsolationWord"];
+            };
+        };
+        /** @description Where an image comes from. */
+        SourceBody: {
+            /**
+             * @description `registry/repository[:tag][@digest]`; short names mean Docker Hub.
+             * @example docker.io/library/alpine:3.22
+             */
+            reference: string;
+            /** @enum {string} */
+            kind: "reference";
+        } | {
+            /** @description What the image is called. */
+            image_name: string;
+            /** @description How it is built. */
+            dockerfile_path?: string;
+            /** @description From what it is built. */
+            context_path?: string;
+            /** @enum {string} */
+            kind: "build";
+        };
+        /** @description Where an image comes from. */
+        SourceView: {
+            /** @description The image. */
+            reference: string;
+            /** @enum {string} */
+            kind: "reference";
         };
         /** @description One span of a trace. */
         SpanView: {
@@ -2267,6 +4948,11 @@ export interface components {
             /** @description What else is known. */
             attributes: Record<string, never>;
         };
+        /**
+         * @description Whether a sandbox came from the warm pool.
+         * @enum {string}
+         */
+        StartWord: "Warm" | "Cold";
         /** @description Storage of the whole cluster; shared storages count once. */
         StatsView: {
             /**
@@ -2280,6 +4966,11 @@ export interface components {
              */
             storage_total: number;
         };
+        /**
+         * @description How far a capability goes.
+         * @enum {string}
+         */
+        Status: "available" | "available_with_caveats" | "not_yet";
         /** @description One step of an operation. */
         StepView: {
             /**
@@ -2298,6 +4989,41 @@ export interface components {
              * @description How long it took.
              */
             duration_ms?: number | null;
+        };
+        /** @description What a session is opened on: exactly one of the two. */
+        TargetView: {
+            service?: components["schemas"]["ServiceTarget"] | null;
+            sandbox?: components["schemas"]["SandboxTarget"] | null;
+        };
+        /** @description A tenant that was made. */
+        TenantIdView: {
+            /** @description Its id. */
+            id: string;
+        };
+        /** @description A tenant. */
+        TenantView: {
+            /** @description Its id. */
+            id: string;
+            /** @description When it was created. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description Whether it is being deleted. */
+            deleting: boolean;
+            /** @description What it may use and uses. */
+            quota: components["schemas"]["QuotaView"];
+            /** @description Which fields a create may set. */
+            policy: components["schemas"]["PolicyView"];
+        };
+        /** @description The tenants that the caller may reach. */
+        TenantsView: {
+            /** @description Their ids, sorted. */
+            tenants: string[];
+        };
+        /** @description A credential for one WebSocket. */
+        TicketView: {
+            /** @description What to give as `ticket`; good once. */
+            ticket: string;
+            /** @description When it stops working. */
+            expiresAt: components["schemas"]["Timestamp"];
         };
         /** @description A size. */
         TierView: {
@@ -2383,6 +5109,24 @@ export interface components {
             /** @description Its spans. */
             spans: components["schemas"]["SpanView"][];
         };
+        /**
+         * @description True, false or not known.
+         * @enum {string}
+         */
+        TruthWord: "True" | "False" | "Unknown";
+        /** @description What of a host is given out. */
+        UsedView: {
+            /**
+             * Format: double
+             * @description CPUs.
+             */
+            vcpus: number;
+            /**
+             * Format: int64
+             * @description Memory.
+             */
+            memoryBytes: number;
+        };
         /** @description A person. */
         UserView: {
             /** @description Their id, `usr_…`. */
@@ -2393,6 +5137,36 @@ export interface components {
             email: string;
             /** @description Whether they administer this installation. */
             is_admin: boolean;
+        };
+        /** @description A volume. */
+        VolumeView: {
+            /** @description Its name. */
+            name: string;
+            /** @description The host its data is on; null until it is first mounted. */
+            host?: string | null;
+            /** @description When it was created. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description Active sandboxes that mount it. */
+            usedBy: string[];
+        };
+        /** @description Warm containers of one image. */
+        WarmView: {
+            /** @description The image. */
+            image: string;
+            /**
+             * Format: int32
+             * @description How many wait.
+             */
+            count: number;
+        };
+        /** @description A session: an expiring lease on one target. */
+        WorkSessionView: {
+            /** @description What it is called and when it changed. */
+            metadata: components["schemas"]["SessionMetadata"];
+            /** @description What it is. */
+            spec: components["schemas"]["SessionSpecView"];
+            /** @description How it is. */
+            status: components["schemas"]["SessionStatusView"];
         };
     };
     responses: never;
@@ -2421,7 +5195,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_AccountView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2454,7 +5228,66 @@ export interface operations {
                     "application/json": components["schemas"]["Data_OkView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    list_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_Vec_SessionView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    revoke_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The session, `ses_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Ended. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2487,7 +5320,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_UserView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2514,7 +5347,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2567,13 +5400,33 @@ export interface operations {
                     "application/json": components["schemas"]["Data_UserView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    capabilities: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CapabilitiesView"];
                 };
             };
         };
@@ -2596,7 +5449,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_CatalogView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2625,7 +5478,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_StatsView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2654,7 +5507,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_Vec_GuestView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2746,7 +5599,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2777,6 +5630,35 @@ export interface operations {
             };
         };
     };
+    "hosts.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_HostView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
     list_addresses: {
         parameters: {
             query?: never;
@@ -2795,7 +5677,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_Vec_AddressView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2824,7 +5706,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_AddressReconcileView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2853,7 +5735,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_MeView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2886,7 +5768,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_Vec_NodeView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2938,7 +5820,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_Vec_OperationView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2970,7 +5852,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_OperationView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3002,7 +5884,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_PrivateKeyView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3034,7 +5916,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_TraceView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3066,7 +5948,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_PlacementView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3077,9 +5959,18 @@ export interface operations {
             };
         };
     };
-    list_sessions: {
+    "sessions.list": {
         parameters: {
-            query?: never;
+            query: {
+                /** @description The tenant. */
+                tenantId: string;
+                /** @description At most this many: 1 to 100, 100 when it is left out; other numbers are taken for the nearest. */
+                limit?: number;
+                /** @description `nextPageToken` of the page before. */
+                pageToken?: string;
+                /** @description Only those in this state: `open`, `closed` or `expired`. */
+                state?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -3092,46 +5983,735 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Data_Vec_SessionView"];
+                    "application/json": components["schemas"]["Collection_WorkSessionView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Failure"];
+                    "application/json": components["schemas"]["ErrorEnvelope"];
                 };
             };
         };
     };
-    revoke_session: {
+    "sessions.open": {
         parameters: {
             query?: never;
+            header?: {
+                /** @description Makes a repeat harmless for a day. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OpenSessionBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkSessionView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.get": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+            };
             header?: never;
             path: {
-                /** @description The session, `ses_…`. */
+                /** @description The session. */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Ended. */
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkSessionView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.cdp": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+                /** @description A ticket, instead of a credential. */
+                ticket?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The WebSocket. */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.pack": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": number[];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.unpack": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-tar": number[];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.read": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description What was asked for. */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.write": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+                /** @description Permission bits in octal; those of the file that is replaced, or 0644, when it is left out. */
+                mode?: string;
+                /** @description `1`: missing directories above it are made. */
+                createParents?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": number[];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.remove": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+                /** @description `1`: a directory goes with its content. */
+                recursive?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed. */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Failure"];
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.list": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+                /** @description At most this many: 1 to 1000, 1000 when it is left out. */
+                limit?: number;
+                /** @description `nextPageToken` of the page before. */
+                pageToken?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntriesView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.mkdir": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MkdirBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.rename": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.files.stat": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.page": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+                /** @description A ticket, instead of a credential. */
+                ticket?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The WebSocket. */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.stdio": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+                /**
+                 * @description A process to be started: a JSON array of program and arguments. It ends a minute after the last
+                 *     one has detached.
+                 */
+                argv?: string;
+                /** @description `1`: with a terminal. */
+                tty?: string;
+                /** @description Columns of the terminal, 80 when they are left out. */
+                cols?: number;
+                /** @description Rows of the terminal, 24 when they are left out. */
+                rows?: number;
+                /**
+                 * @description With `argv` the id of the process, chosen by the caller: an id that is sent twice runs once, and
+                 *     the second attaches. Alone the process to attach to.
+                 */
+                command?: string;
+                /** @description The offset of the output to begin at; its last 64 KiB when it is left out. */
+                from?: number;
+                /** @description A ticket, instead of a credential. */
+                ticket?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The WebSocket. */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.input": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+                /** @description The command; the main process when it is left out. */
+                command?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["InputBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InputView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.stream": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+                /**
+                 * @description A process to be started: a JSON array of program and arguments. It ends a minute after the last
+                 *     one has detached.
+                 */
+                argv?: string;
+                /** @description `1`: with a terminal. */
+                tty?: string;
+                /** @description Columns of the terminal, 80 when they are left out. */
+                cols?: number;
+                /** @description Rows of the terminal, 24 when they are left out. */
+                rows?: number;
+                /**
+                 * @description With `argv` the id of the process, chosen by the caller: an id that is sent twice runs once, and
+                 *     the second attaches. Alone the process to attach to.
+                 */
+                command?: string;
+                /** @description The offset of the output to begin at; its last 64 KiB when it is left out. */
+                from?: number;
+                /** @description A ticket, instead of a credential. */
+                ticket?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["FrameView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.close": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["CloseBody"] | null;
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkSessionView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sessions.ticket": {
+        parameters: {
+            query?: {
+                /** @description The tenant; among all that the caller may reach when it is left out. */
+                tenantId?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The session. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Nothing"] | null;
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TicketView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
                 };
             };
         };
@@ -3158,7 +6738,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_UserView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3187,13 +6767,2218 @@ export interface operations {
                     "application/json": components["schemas"]["Data_SetupView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    rotate_admin_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RotatedView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    "tenants.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantsView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "tenants.create": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes a repeat harmless for a day. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateTenantBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantIdView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "tenants.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "tenants.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "tenants.configure": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConfigureTenantBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "apiKeys.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiKeysView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "apiKeys.create": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateApiKeyBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewApiKeyView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "apiKeys.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The key, `key_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Revoked. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.list": {
+        parameters: {
+            query?: {
+                /** @description At most this many: 1 to 100, 100 when it is left out; other numbers are taken for the nearest. */
+                limit?: number;
+                /** @description `nextPageToken` of the page before. */
+                pageToken?: string;
+                /** @description Only those in this `lifecycleState`. */
+                status?: string;
+                /** @description Only those with this label … */
+                labelKey?: string;
+                /** @description … and this value of it. */
+                labelValue?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Collection_SandboxView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.create": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes a repeat harmless for a day. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateSandboxBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SandboxView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SandboxView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.delete": {
+        parameters: {
+            query?: {
+                /** @description Also when it runs. */
+                force?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "commands.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_CommandView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "commands.attach": {
+        parameters: {
+            query?: {
+                /**
+                 * @description The offset to begin at; everything that is kept when it is left out. An offset that was dropped is
+                 *     refused with `op.out_of_retention`.
+                 */
+                from?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The command. */
+                command: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["FrameView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "commands.input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The command. */
+                command: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["InputBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InputView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "commands.signal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The command. */
+                command: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignalBody"];
+            };
+        };
+        responses: {
+            /** @description Sent, or the command has ended already. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.exec": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExecBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExecView"];
+                    "application/x-ndjson": components["schemas"]["FrameView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.extend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExtendBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SandboxView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.pack": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": number[];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.unpack": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-tar": number[];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.read": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description What was asked for. */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.write": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+                /** @description Permission bits in octal; those of the file that is replaced, or 0644, when it is left out. */
+                mode?: string;
+                /** @description `1`: missing directories above it are made. */
+                createParents?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": number[];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.remove": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+                /** @description `1`: a directory goes with its content. */
+                recursive?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.list": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+                /** @description At most this many: 1 to 1000, 1000 when it is left out. */
+                limit?: number;
+                /** @description `nextPageToken` of the page before. */
+                pageToken?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntriesView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.mkdir": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MkdirBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.rename": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "files.stat": {
+        parameters: {
+            query: {
+                /** @description Absolute, as the sandbox sees it. */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.logs": {
+        parameters: {
+            query?: {
+                /** @description At most so many of the last lines; 200 when it is left out. */
+                tail?: number;
+                /** @description Only lines from then on (RFC 3339). */
+                since?: string;
+                /** @description Whether to go on with lines to come. */
+                follow?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.create": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreviewBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.post": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.options": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.head": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxyRoot.patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.post": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.options": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.head": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.proxy.patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+                /** @description The port inside. */
+                port: number;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "sandboxes.stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The sandbox. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Nothing"] | null;
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SandboxView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "secrets.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_SecretView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "secrets.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The secret. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SecretBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SecretView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "secrets.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The secret. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.list": {
+        parameters: {
+            query?: {
+                /** @description At most this many: 1 to 100, 100 when it is left out; other numbers are taken for the nearest. */
+                limit?: number;
+                /** @description `nextPageToken` of the page before. */
+                pageToken?: string;
+                /** @description Only those with this label … */
+                labelKey?: string;
+                /** @description … and this value of it. */
+                labelValue?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Collection_ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.create": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes a repeat harmless for a day. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ServiceBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.update": {
+        parameters: {
+            query?: {
+                /** @description The generation that was read, unless the body says it. */
+                ifMatchGeneration?: number;
+                /** @description `reject`: refuse to replace the definition of an active service. */
+                onActive?: string;
+            };
+            header?: {
+                /** @description The generation that was read, in quotes. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ServiceBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.delete": {
+        parameters: {
+            query?: {
+                /** @description The generation that was read; required, unless `If-Match` says it. */
+                ifMatchGeneration?: number;
+                /** @description Also when it runs or has open sessions. */
+                force?: boolean;
+            };
+            header?: {
+                /** @description The generation that was read, in quotes. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.logs": {
+        parameters: {
+            query?: {
+                /** @description At most so many of the last lines; 200 when it is left out. */
+                tail?: number;
+                /** @description Only lines from then on (RFC 3339). */
+                since?: string;
+                /** @description Whether to go on with lines to come. */
+                follow?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.restart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RestartBody"] | null;
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Nothing"] | null;
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "services.stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The service. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Nothing"] | null;
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "volumes.list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_VolumeView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "volumes.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The volume. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VolumeView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "volumes.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant. */
+                tenant: string;
+                /** @description The volume. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
                 };
             };
         };
@@ -3216,7 +9001,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_Vec_TokenView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3249,7 +9034,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_NewTokenView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3279,7 +9064,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3311,7 +9096,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_Vec_TraceRowView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3343,7 +9128,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_TraceView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3377,7 +9162,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_MachineView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3425,7 +9210,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_OperationView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3454,7 +9239,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_MachineReconcileView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3486,7 +9271,7 @@ export interface operations {
                     "application/json": components["schemas"]["Data_MachineView"];
                 };
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3528,7 +9313,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3570,7 +9355,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3612,7 +9397,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3654,7 +9439,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3696,7 +9481,39 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Refused or failed; `fault.code` says why, `GET /api/errors` lists the codes. */
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    page: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The page's name with `.md`, as `/llms.txt` lists it. */
+                page: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/markdown": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3727,6 +9544,46 @@ export interface operations {
             };
         };
     };
+    llms_full: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    llms: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
     metrics: {
         parameters: {
             query?: never;
@@ -3743,6 +9600,488 @@ export interface operations {
                 };
                 content: {
                     "application/openmetrics-text": string;
+                };
+            };
+        };
+    };
+    openapi_root: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OpenAPI 3.1. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+        };
+    };
+    "previews.openRoot.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.openRoot.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.openRoot.post": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.openRoot.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.openRoot.options": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.openRoot.head": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.openRoot.patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.put": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.post": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.options": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.head": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "previews.open.patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The port inside. */
+                port: number;
+                /** @description The link's token. */
+                token: string;
+                /** @description The path there. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever listens there answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
                 };
             };
         };
