@@ -37,10 +37,10 @@ curl --fail --silent --show-error -X POST "$url/api/auth/register" -H 'Content-T
     -d "{\"name\":\"Tester\",\"email\":\"tester@example.org\",\"password\":\"$password\"}" >/dev/null
 export XDG_CONFIG_HOME=$work NIMBUS_URL=$url
 printf '%s' "$password" | "$binary" login --email tester@example.org --password-stdin
-token=$("$binary" token create schemathesis --scope machines:read --scope machines:write --scope account --scope admin 2>/dev/null)
+token=$("$binary" token create schemathesis --scope machines:read --scope machines:write --scope account --scope admin --scope workloads:read --scope workloads:write 2>/dev/null)
 
-# /api/events is a stream without end.
+# /api/events is a stream without end; the tool does not know how to write a tar archive.
 target/venv/bin/schemathesis run "$url/api/openapi.json" --checks not_a_server_error \
-    --header "Authorization: Bearer $token" --exclude-path /api/events \
+    --header "Authorization: Bearer $token" --exclude-path /api/events --exclude-path-regex "/archive$" \
     --max-examples "${NIMBUS_API_EXAMPLES:-20}" --workers 1 --request-timeout 60 \
     --generation-deterministic --suppress-health-check all --no-color
