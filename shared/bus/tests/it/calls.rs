@@ -339,8 +339,8 @@ async fn messages_too_large_are_refused_on_either_side() {
     let caller = world.client("gateway", &calls()).await;
     assert_eq!(caller.call::<Bytes>(&1000).await.unwrap().len(), 1000);
     for fault in [
-        caller.call::<Bytes>(&2_000_000).await.map(|_| ()),
-        caller.call::<Take>(&vec![0; 2_000_000]).await.map(|_| ()),
+        caller.call::<Bytes>(&5_000_000).await.map(|_| ()),
+        caller.call::<Take>(&vec![0; 5_000_000]).await.map(|_| ()),
     ] {
         let fault = fault.unwrap_err();
         assert!(fault.is(Code::OpPayloadTooLarge), "{fault}");
