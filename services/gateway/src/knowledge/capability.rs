@@ -128,7 +128,7 @@ capabilities![
     "profile.desktop", "sandboxes", "Desktop sandboxes", AvailableWithCaveats, Containers, "/docs/sessions.md", "The image must bring Chromium and carry the label io.nimbus.desktop=provided.";
     "machine.provision", "machines", "Virtual machines on Proxmox VE", Available, Nothing, "/docs/machines.md", "Needs a cluster; `nimbus dev` simulates one.";
     "mcp", "agents", "MCP server", Available, Nothing, "/docs/mcp.md", "`nimbus mcp`, over standard input and output.";
-    "grpc", "agents", "gRPC", NotYet, Nothing, "/docs/sandboxes.md", "HTTP, WebSocket and the SDKs are there.";
+    "grpc", "agents", "gRPC", AvailableWithCaveats, Nothing, "/docs/sandboxes.md", "Sandboxes, services and sessions with attach, health and reflection; files and health checks in a specification are over HTTP only.";
     "documents", "data", "Documents", NotYet, Nothing, "/docs/capabilities.md", "";
     "queries", "data", "Queries", NotYet, Nothing, "/docs/capabilities.md", "";
     "subscriptions", "data", "Subscriptions", NotYet, Nothing, "/docs/capabilities.md", "";
