@@ -8,6 +8,7 @@ use url::Url;
 
 use super::api::Credential;
 use crate::problem::{Outcome, Problem};
+use crate::server::discovery;
 
 /// Variables that hold a bearer token, the first one wins.
 const BEARERS: [&str; 2] = [super::TOKEN_VARIABLE, "NIMBUS_BEARER_TOKEN"];
@@ -138,10 +139,7 @@ pub(crate) fn running(environment: impl Fn(&str) -> Option<String>) -> Option<Ur
     struct Server {
         address: Url,
     }
-    let folder = environment("XDG_RUNTIME_DIR")
-        .map(|path| Utf8PathBuf::from(path).join("nimbus"))
-        .or_else(|| Some(Utf8PathBuf::from(environment("HOME")?).join(".local/state/nimbus/run")))?;
-    let text = std::fs::read(folder.join("server.json")).ok()?;
+    let text = std::fs::read(discovery::path(environment)?).ok()?;
     let server: Server = serde_json::from_slice(&text).ok()?;
     Some(server.address)
 }

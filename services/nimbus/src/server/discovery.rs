@@ -26,7 +26,7 @@ pub(crate) struct Found {
 }
 
 /// Where it is written; none for an account without a home.
-pub(crate) fn path() -> Option<Utf8PathBuf> {
+pub(crate) fn path(environment: impl Fn(&str) -> Option<String>) -> Option<Utf8PathBuf> {
     let named = |name: &str| {
         environment(name)
             .filter(|path| path.starts_with('/'))
@@ -47,7 +47,9 @@ pub(crate) struct Announced {
 impl Announced {
     /// Writes the file. Commands can be told the address, so a failure is only logged by the caller.
     pub(crate) fn new(address: &Url, clock: &Clock) -> Outcome<Option<Self>> {
-        let Some(path) = path() else { return Ok(None) };
+        let Some(path) = path(environment) else {
+            return Ok(None);
+        };
         if let Some(folder) = path.parent() {
             std::fs::DirBuilder::new()
                 .recursive(true)
