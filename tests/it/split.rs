@@ -9,11 +9,9 @@ use nimbus_tests::bus::Nats;
 use nimbus_tests::database::Postgres;
 use nimbus_tests::process::output;
 use nimbus_tests::sim::PveSim;
+use nimbus_tests::spread::KEY;
 use nimbus_tests::world::{differences, first_user, settled};
 use nimbus_tests::{Api, Server, Settings, eventually};
-
-/// 32 bytes, for tests.
-const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A deployment of processes.
 struct Split {

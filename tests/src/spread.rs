@@ -11,8 +11,8 @@ use crate::lab;
 use crate::process::{binary, command, output};
 use crate::server::{Server, Settings};
 
-/// 32 bytes, for tests.
-const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// The encryption key that replicas share: 32 bytes, for tests.
+pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A deployment of processes.
 #[derive(Debug)]

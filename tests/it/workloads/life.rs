@@ -1,7 +1,7 @@
 //! A sandbox from its creation to its end, as a program sees it.
 
 use http::Method;
-use nimbus_tests::lab::{IMAGE, left};
+use nimbus_tests::lab::left;
 use nimbus_tests::{Api, Lab, Tenant, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -330,6 +330,5 @@ async fn nothing_is_left_of_a_server_that_died_with_its_sandboxes() {
         .await
         .is(204);
     // Deleting answers when the record is gone; the container follows.
-    assert!(IMAGE.contains("busybox"));
     lab.end().await;
 }

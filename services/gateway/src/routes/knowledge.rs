@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Refused;
+use super::{Refused, system};
 use crate::envelope::{Answer, ApiError};
 use crate::knowledge::{CAPABILITIES, Capability, Page, Probes, Status, llms, llms_full};
 use crate::state::App;
@@ -111,8 +111,7 @@ async fn page(Path(name): Path<String>) -> Answer<Response> {
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi_root", tag = "Documentation",
     responses((status = 200, body = Object, description = "OpenAPI 3.1.")))]
 async fn openapi(State(app): State<App>) -> Response {
-    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
-    (headers, app.document.clone()).into_response()
+    system::document(&app)
 }
 
 /// What this server can do, and what of it is usable on this installation now.

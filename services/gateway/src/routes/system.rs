@@ -150,6 +150,11 @@ async fn setup_admin(
 #[utoipa::path(get, path = "/api/openapi.json", operation_id = "openapi", tag = "Documentation",
     responses((status = 200, body = Object, description = "OpenAPI 3.1.")))]
 async fn openapi(State(app): State<App>) -> Response {
+    document(&app)
+}
+
+/// The OpenAPI document as an answer.
+pub(super) fn document(app: &App) -> Response {
     (
         [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")],
         app.document.clone(),
