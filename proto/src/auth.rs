@@ -1,7 +1,7 @@
 //! `auth`: users, sessions, tenants and tokens.
 
 use nimbus_bus::{Action, Grant, Identity, KeyIdentity, Sandboxes, Scope};
-use nimbus_model::{KeyId, SessionId, TenantId, Timestamp, TokenId, UserId};
+use nimbus_model::{Hostname, KeyId, MachineId, SessionId, TenantId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{method, sample};
@@ -213,6 +213,35 @@ pub struct RevokeKeyRequest {
     pub key: KeyId,
 }
 
+/// Makes the token of a machine; one it had before is good no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineTokenRequest {
+    /// Whose machine it is.
+    pub owner: UserId,
+    /// The machine.
+    pub machine: MachineId,
+}
+
+/// Who needs a credential for the bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BusUser {
+    /// The worker on a GPU box.
+    GpuWorker(Hostname),
+    /// The agent of a host that runs sandboxes.
+    SandboxAgent(Hostname),
+}
+
+/// A credential for the bus, for somebody on another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MintedCredential {
+    /// Where the bus is, such as `tls://nimbus.example.org:4222`.
+    pub url: String,
+    /// Certificate authority of the server, PEM; `None` for those that everybody trusts.
+    pub ca_pem: Option<String>,
+    /// Text of a NATS credentials file.
+    pub credentials: Secret,
+}
+
 /// The admin token after a rotation; the token itself is only in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotatedAdmin {
@@ -273,6 +302,7 @@ fn identity() -> Identity {
         session: Some(sample::session()),
         token: None,
         key: None,
+        machine: None,
     }
 }
 
@@ -375,3 +405,12 @@ method!(/// The keys that verify access tokens, the newest first.
     VerifyingKeys = auth.verifying_keys, 3000 ms, Read, Service, () => Vec<VerifyingKey>, samples () => vec![VerifyingKey { id: "k1".into(), key: vec![7; 32] }]);
 method!(/// What the first-run page needs to know.
     Setup = auth.setup, 3000 ms, Read, Service, () => SetupStatus, samples () => SetupStatus { has_users: true });
+method!(/// Makes the token of a machine, `nbv_…`, which is exchanged like a personal access token.
+    CreateMachineToken = auth.create_machine_token, 3000 ms, SameKey, Service, MachineTokenRequest => Secret,
+    samples MachineTokenRequest { owner: sample::user(), machine: sample::machine() } => Secret::new("nbv_00ff"));
+method!(/// Ends the token of a machine; without one, nothing happens.
+    RevokeMachineToken = auth.revoke_machine_token, 3000 ms, SameKey, Service, MachineId => (), samples sample::machine() => ());
+method!(/// Makes a credential for the bus; none when this installation's bus cannot be reached from other hosts.
+    MintBus = auth.mint_bus, 3000 ms, Never, Service, BusUser => Option<MintedCredential>,
+    samples BusUser::GpuWorker("gx10".parse().expect("a DNS label"))
+        => Some(MintedCredential { url: "tls://nimbus.example.org:4222".into(), ca_pem: None, credentials: Secret::new("creds") }));

@@ -1,9 +1,10 @@
 //! What has happened, for everybody who listens: the portal, tools, other services.
 
 use nimbus_bus::Event;
-use nimbus_model::{KeyId, SessionId, TokenId, UserId};
+use nimbus_model::{Hostname, KeyId, MachineId, SessionId, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::{Job, Worker};
 use crate::ippool::Address;
 use crate::machine::{Machine, Operation};
 use crate::workloads::{Denial, Host, Sandbox, Service, Tenant, WorkSession};
@@ -51,8 +52,23 @@ event!(/// A credential ended before its time; access tokens made from it must n
         token: Option<TokenId>,
         /// The API key, if it was one.
         #[serde(default)]
-        key: Option<KeyId> } "credential"."revoked", |e| e.user.to_string());
+        key: Option<KeyId>,
+        /// The machine, if it was the token inside one.
+        #[serde(default)]
+        machine: Option<MachineId> } "credential"."revoked", |e| e.user.to_string());
 
+event!(/// A GPU job was queued, or its state or phase changed. Its environment is not shown.
+    GpuJobChanged { /// The job.
+        job: Job } "gpu-job"."changed", |e| e.job.id.to_string());
+event!(/// A GPU box was paired, or its state, standing or job changed.
+    GpuWorkerChanged { /// The box.
+        worker: Worker } "gpu-worker"."changed", |e| e.worker.name.to_string());
+event!(/// A GPU box was forgotten.
+    GpuWorkerRemoved { /// Its name.
+        worker: Hostname } "gpu-worker"."removed", |e| e.worker.to_string());
+event!(/// How GPUs are set up has changed: the endpoint, the model, whether they may be used.
+    GpuSettingsChanged { /// Whether they may be used.
+        enabled: bool } "gpu-settings"."changed", |_e| "all".to_owned());
 event!(/// A tenant was created, or its bounds, policy or use changed.
     TenantChanged { /// The tenant.
         tenant: Tenant } "tenant"."changed", |e| e.tenant.id.clone());
@@ -134,6 +150,7 @@ pub fn events() -> Vec<EventInfo> {
             session: Some(crate::sample::session()),
             token: None,
             key: None,
+            machine: None,
         }),
         info(&TenantChanged {
             tenant: crate::workloads::GetTenant::sample_reply(),
@@ -156,6 +173,16 @@ pub fn events() -> Vec<EventInfo> {
             tenant: "demo".to_owned(),
             id: "x-01jzzzzzzzzzzzzzzzzzzzzzzz".to_owned(),
         }),
+        info(&GpuJobChanged {
+            job: crate::gpu::GetJob::sample_reply(),
+        }),
+        info(&GpuWorkerRemoved {
+            worker: crate::gpu::SetWorker::sample_request().worker,
+        }),
+        info(&GpuWorkerChanged {
+            worker: crate::gpu::SetWorker::sample_reply(),
+        }),
+        info(&GpuSettingsChanged { enabled: true }),
         info(&SessionChanged {
             session: crate::workloads::GetSession::sample_reply(),
         }),

@@ -3,10 +3,17 @@
 use nimbus_bus::{Event, Grants, Method, Streams, Work};
 use nimbus_model::Hostname;
 
-use crate::{agent, auth, event, ippool, machine, node, work, workloads};
+use crate::{agent, auth, event, gpu, ippool, machine, node, work, workloads};
 
 /// The services that speak on the bus.
-pub const SERVICES: &[&str] = &["gateway", "auth", "ippool", "provisioner", "workloads"];
+pub const SERVICES: &[&str] = &[
+    "gateway",
+    "auth",
+    "ippool",
+    "provisioner",
+    "workloads",
+    "gpu-scheduler",
+];
 
 fn published<E: Event>() -> String {
     format!("nimbus.v1.event.{}.{}.>", E::DOMAIN, E::KIND)
@@ -20,7 +27,8 @@ fn published<E: Event>() -> String {
 /// | auth | – | user, credential | credential revoked |
 /// | ippool | auth's verifying keys | address | user signed in, credential revoked |
 /// | workloads | every agent's methods; auth's verifying keys | tenant, sandbox, service, session, egress, host | credential revoked, its own |
-/// | provisioner | ippool's reserve, confirm, allocate, release, status; auth's verifying keys | operation, machine | credential revoked |
+/// | provisioner | ippool's reserve, confirm, allocate, release, status; auth's verifying keys and machine tokens; gpu's injection | operation, machine | credential revoked |
+/// | gpu-scheduler | auth's verifying keys and credentials for the bus | gpu-job, gpu-worker, gpu-settings | credential revoked, its own jobs |
 #[must_use]
 pub fn of(service: &str) -> Option<Grants> {
     let keys = auth::VerifyingKeys::subject();
@@ -105,6 +113,30 @@ pub fn of(service: &str) -> Option<Grants> {
                 workloads::RedeemTicket::subject(),
                 workloads::ListHosts::subject(),
                 workloads::Offers::subject(),
+                gpu::Submit::subject(),
+                gpu::ListJobs::subject(),
+                gpu::GetJob::subject(),
+                gpu::CancelJob::subject(),
+                gpu::Prioritize::subject(),
+                gpu::ReadLog::subject(),
+                gpu::ReadArtifact::subject(),
+                gpu::ListWorkers::subject(),
+                gpu::SetWorker::subject(),
+                gpu::GetSettings::subject(),
+                gpu::PutSettings::subject(),
+                gpu::CreatePairing::subject(),
+                gpu::Unpair::subject(),
+                gpu::CheckPairing::subject(),
+                gpu::Register::subject(),
+                gpu::WorkerBeat::subject(),
+                gpu::WorkerClaim::subject(),
+                gpu::WorkerLog::subject(),
+                gpu::WorkerArtifact::subject(),
+                gpu::WorkerFinish::subject(),
+                gpu::GetInference::subject(),
+                gpu::GetEndpoint::subject(),
+                gpu::RecordUsage::subject(),
+                gpu::GetUsage::subject(),
             ],
             events_publish: vec![],
             events_subscribe: vec!["nimbus.v1.event.>".to_owned()],
@@ -150,6 +182,9 @@ pub fn of(service: &str) -> Option<Grants> {
                 ippool::Allocate::subject(),
                 ippool::Release::subject(),
                 ippool::Status::subject(),
+                auth::CreateMachineToken::subject(),
+                auth::RevokeMachineToken::subject(),
+                gpu::GetInjection::subject(),
             ],
             events_publish: vec![
                 published::<event::OperationProgressed>(),
@@ -196,6 +231,21 @@ pub fn of(service: &str) -> Option<Grants> {
             leases: true,
             ..Grants::default()
         },
+        "gpu-scheduler" => Grants {
+            serves: vec!["gpu".to_owned()],
+            calls: vec![keys, auth::MintBus::subject()],
+            events_publish: vec![
+                "nimbus.v1.event.gpu-job.>".to_owned(),
+                "nimbus.v1.event.gpu-worker.>".to_owned(),
+                "nimbus.v1.event.gpu-settings.>".to_owned(),
+            ],
+            events_subscribe: vec![
+                published::<event::CredentialRevoked>(),
+                published::<event::GpuJobChanged>(),
+            ],
+            leases: true,
+            ..Grants::default()
+        },
         _ => return None,
     })
 }
@@ -224,13 +274,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_gateway_may_ask_auth_for_more_than_its_keys() {
+    fn only_the_gateway_may_ask_auth_about_people() {
         for service in SERVICES.iter().filter(|s| **s != "gateway") {
             let calls = of(service).expect("listed").calls;
             assert!(
                 calls
                     .iter()
-                    .all(|c| !c.starts_with("nimbus.v1.rpc.auth.") || *c == auth::VerifyingKeys::subject()),
+                    .filter(|c| c.starts_with("nimbus.v1.rpc.auth."))
+                    .all(|c| match *service {
+                        "provisioner" if *c == auth::CreateMachineToken::subject() => true,
+                        "provisioner" if *c == auth::RevokeMachineToken::subject() => true,
+                        "gpu-scheduler" if *c == auth::MintBus::subject() => true,
+                        _ => *c == auth::VerifyingKeys::subject(),
+                    }),
                 "{service}"
             );
         }

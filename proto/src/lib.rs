@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod auth;
 pub mod event;
+pub mod gpu;
 pub mod grants;
 pub mod ippool;
 pub mod machine;
@@ -46,7 +47,9 @@ pub(crate) use method;
 
 /// Ids and times for samples: fixed, so that their bytes are.
 pub(crate) mod sample {
-    use nimbus_model::{KeyId, MachineId, OperationId, SessionId, TenantId, Timestamp, TokenId, UserId};
+    use nimbus_model::{
+        JobId, KeyId, MachineId, OperationId, SessionId, TenantId, Timestamp, TokenId, UserId,
+    };
 
     const BYTES: [u8; 16] = [
         0x01, 0x93, 0x4f, 0x2a, 0x5b, 0x1c, 0x7d, 0x3e, 0x8f, 0x40, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66,
@@ -69,6 +72,9 @@ pub(crate) mod sample {
     }
     pub(crate) fn machine() -> MachineId {
         MachineId::from_uuid(uuid::Uuid::from_bytes(BYTES))
+    }
+    pub(crate) fn job() -> JobId {
+        JobId::from_uuid(uuid::Uuid::from_bytes(BYTES))
     }
     pub(crate) fn operation() -> OperationId {
         OperationId::from_uuid(uuid::Uuid::from_bytes(BYTES))

@@ -3,7 +3,7 @@
 use nimbus_bus::{Access, Method, Retry};
 use serde::Serialize;
 
-use crate::{agent, auth, ippool, machine, node, workloads};
+use crate::{agent, auth, gpu, ippool, machine, node, workloads};
 
 /// One method, as `proto/bus.json` lists it.
 #[derive(Clone, Debug, Serialize)]
@@ -100,6 +100,9 @@ registry![
     auth::CreateKey,
     auth::RevokeKey,
     auth::ForgetTenant,
+    auth::CreateMachineToken,
+    auth::RevokeMachineToken,
+    auth::MintBus,
     ippool::Reserve,
     ippool::Confirm,
     ippool::Allocate,
@@ -162,6 +165,31 @@ registry![
     workloads::Report,
     workloads::ListHosts,
     workloads::Offers,
+    gpu::Submit,
+    gpu::ListJobs,
+    gpu::GetJob,
+    gpu::CancelJob,
+    gpu::Prioritize,
+    gpu::ReadLog,
+    gpu::ReadArtifact,
+    gpu::ListWorkers,
+    gpu::SetWorker,
+    gpu::GetSettings,
+    gpu::PutSettings,
+    gpu::CreatePairing,
+    gpu::Unpair,
+    gpu::CheckPairing,
+    gpu::Register,
+    gpu::WorkerBeat,
+    gpu::WorkerClaim,
+    gpu::WorkerLog,
+    gpu::WorkerArtifact,
+    gpu::WorkerFinish,
+    gpu::GetInference,
+    gpu::GetEndpoint,
+    gpu::RecordUsage,
+    gpu::GetUsage,
+    gpu::GetInjection,
     agent::Launch,
     agent::Stop,
     agent::Remove,

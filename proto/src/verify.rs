@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use nimbus_bus::{Bus, BusError, Event as _, EventFilter, EventStart, Identity, KeyIdentity, Scope, Verify};
 use nimbus_errors::{Code, Fault};
-use nimbus_model::{Clock, KeyId, SessionId, TenantId, Timestamp, TokenId, UserId};
+use nimbus_model::{Clock, KeyId, MachineId, SessionId, TenantId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -62,6 +62,9 @@ pub struct Claims {
     /// The API key behind it, with its grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyIdentity>,
+    /// The machine it is the token of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mid: Option<MachineId>,
     /// When it was signed, in seconds since 1970.
     pub iat: i64,
     /// When it ends, in seconds since 1970.
@@ -81,6 +84,7 @@ impl Claims {
             sid: identity.session,
             tid: identity.token,
             key: identity.key.clone(),
+            mid: identity.machine,
             iat: now.micros().div_euclid(1_000_000),
             exp: until.micros().div_euclid(1_000_000),
         }
@@ -101,6 +105,7 @@ impl Claims {
             sid,
             tid,
             key,
+            mid,
             ..
         } = self;
         Identity {
@@ -111,6 +116,7 @@ impl Claims {
             session: sid,
             token: tid,
             key,
+            machine: mid,
         }
     }
 }
@@ -375,6 +381,7 @@ mod tests {
             session: Some(sample::session()),
             token: None,
             key: None,
+            machine: None,
         }
     }
 
@@ -459,6 +466,7 @@ mod tests {
                 session: Some(sample::session()),
                 token: None,
                 key: None,
+                machine: None,
             },
             clock.now(),
         );
@@ -482,6 +490,7 @@ mod tests {
                 session: Some(sample::session()),
                 token: None,
                 key: None,
+                machine: None,
             },
             long_ago,
         );

@@ -303,6 +303,7 @@ impl Auth {
             session: None,
             token: None,
             key: None,
+            machine: None,
         };
         self.tell(&mut tx, &revoked).await?;
         self.commit(tx).await?;

@@ -83,6 +83,7 @@ impl Auth {
                     session: Some(*session),
                     token: None,
                     key: None,
+                    machine: None,
                 },
             )
             .await?;

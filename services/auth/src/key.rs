@@ -103,6 +103,7 @@ impl Auth {
             session: None,
             token: None,
             key: Some(request.key),
+            machine: None,
         };
         self.tell(&mut tx, &revoked).await?;
         self.commit(tx).await?;
@@ -122,6 +123,7 @@ impl Auth {
                 session: None,
                 token: None,
                 key: Some(*key),
+                machine: None,
             };
             self.tell(&mut tx, &revoked).await?;
         }
@@ -155,6 +157,7 @@ impl Auth {
                 id: live.id,
                 grants: live.grants,
             }),
+            machine: None,
         };
         self.signer.sign(identity, live.expires_at)
     }

@@ -70,6 +70,7 @@ impl Auth {
             session: Some(live.session),
             token: None,
             key: None,
+            machine: None,
         };
         self.signer.sign(identity, Some(live.expires_at))
     }

@@ -98,6 +98,7 @@ impl Auth {
                 session: None,
                 token: Some(token),
                 key: None,
+                machine: None,
             },
         )
         .await?;
@@ -128,6 +129,7 @@ impl Auth {
             session: None,
             token: Some(live.token),
             key: None,
+            machine: None,
         };
         self.signer.sign(identity, live.expires_at)
     }

@@ -198,6 +198,7 @@ mod tests {
             session: Some(session),
             token: None,
             key: None,
+            machine: None,
         };
         let script = Identity {
             session: None,
@@ -217,6 +218,7 @@ mod tests {
             session,
             token,
             key: None,
+            machine: None,
         };
         let revoked_key = |key| CredentialRevoked {
             key: Some(key),
@@ -236,6 +238,7 @@ mod tests {
             session: None,
             token: None,
             key: None,
+            machine: None,
         };
         assert!(!ends(&other, &browser));
     }

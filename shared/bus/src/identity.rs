@@ -5,7 +5,7 @@
 
 mod grant;
 
-use nimbus_model::{SessionId, TenantId, TokenId, UserId};
+use nimbus_model::{MachineId, SessionId, TenantId, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
 pub use grant::{Action, Grant, KeyIdentity, On, Sandboxes, Tenancy};
@@ -27,6 +27,8 @@ pub struct Identity {
     pub token: Option<TokenId>,
     /// The API key behind it, if it is one: then its grants decide, not who made it.
     pub key: Option<KeyIdentity>,
+    /// The machine behind it, if it is the token inside one: it speaks for its owner, and only about GPUs.
+    pub machine: Option<MachineId>,
 }
 
 /// What a personal access token may be limited to.
@@ -50,6 +52,9 @@ pub enum Scope {
     /// Create, use, change and delete services, sandboxes and sessions.
     #[serde(rename = "workloads:write")]
     WorkloadsWrite,
+    /// Submit GPU jobs, see and cancel one's own, and ask the inference endpoint.
+    #[serde(rename = "gpu")]
+    Gpu,
 }
 
 impl Scope {
@@ -63,6 +68,7 @@ impl Scope {
             Self::Admin,
             Self::WorkloadsRead,
             Self::WorkloadsWrite,
+            Self::Gpu,
         ]
     }
 
@@ -76,6 +82,7 @@ impl Scope {
             Self::Admin => "admin",
             Self::WorkloadsRead => "workloads:read",
             Self::WorkloadsWrite => "workloads:write",
+            Self::Gpu => "gpu",
         }
     }
 
@@ -105,6 +112,7 @@ impl Identity {
             session: None,
             token: None,
             key: None,
+            machine: None,
         }
     }
 
@@ -181,6 +189,7 @@ mod tests {
             session: None,
             token: None,
             key: None,
+            machine: None,
         }
     }
 

@@ -230,6 +230,30 @@ catalog! {
         "The free addresses that were tried are in use by guests that Nimbus does not manage.", "Run an address reconcile, then try again.";
     IppoolSnapshotPartial = "ippool.snapshot_partial", 503, true, Error, WaitAndRetry,
         "Not every node could be asked which addresses it uses, so none was handed out.", "Check that all nodes answer, then try again.";
+    GpuNotConfigured = "gpu.not_configured", 503, false, Warning, ContactOperator,
+        "No GPU box is paired, or GPUs are turned off.", "An administrator pairs a box under Settings, GPU.";
+    GpuQuotaExceeded = "gpu.quota_exceeded", 409, true, Warning, WaitAndRetry,
+        "The caller has as many jobs queued and running as the quota allows.", "Wait until one has ended, or cancel one.";
+    GpuJobTerminal = "gpu.job_terminal", 409, false, Warning, RefreshResource,
+        "The job has ended already.", "Read the job; submit another one if it is to run again.";
+    GpuWorkerLost = "gpu.worker_lost", 502, true, Error, Retry,
+        "The box that ran the job was silent for two minutes, or came back without the job.", "Check the box, then submit the job again; ask for a rerun where running twice does no harm.";
+    GpuImageUnavailable = "gpu.image_unavailable", 502, false, Error, FixRequest,
+        "The image of the job cannot be pulled by the box.", "Check the reference, and that the box reaches its registry.";
+    GpuEngineFailed = "gpu.engine_failed", 502, true, Error, ContactOperator,
+        "The container engine of the box could not run the job.", "Read the job's error; check the engine and the disk of the box.";
+    GpuTimeLimit = "gpu.time_limit", 504, false, Warning, FixRequest,
+        "The job ran longer than its time limit and was stopped.", "Submit it with a longer limit, or make it do less.";
+    GpuOutOfMemory = "gpu.out_of_memory", 507, false, Warning, FixRequest,
+        "The job used more memory than its limit, or than the box has, and was stopped.", "Submit it with a larger limit, or make it use less.";
+    GpuPairingInvalid = "gpu.pairing_invalid", 401, false, Warning, Reauthenticate,
+        "The pairing token is not valid: it was used, replaced by a newer one, or is older than five minutes.", "Press Add GX10 again and paste the new line.";
+    GpuPairingUnreachable = "gpu.pairing_unreachable", 412, false, Warning, ContactOperator,
+        "Nimbus only knows an address of itself that other hosts cannot reach.", "Set the public URL of the portal, or open it under an address that the box can reach.";
+    GpuWorkerUnknown = "gpu.worker_unknown", 401, false, Warning, Reauthenticate,
+        "The worker's credential is not valid any more.", "Pair the box again.";
+    GpuInferenceDown = "gpu.inference_down", 502, true, Error, WaitAndRetry,
+        "The inference endpoint does not answer.", "Check nimbus-vllm.service on the box; loading a model takes minutes.";
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ typed_id!(/// One request at the edge, in answers and logs.
           RequestId, "req", "request");
 typed_id!(/// One lease of an address.
           AddressId, "adr", "address");
+typed_id!(/// One job for a GPU.
+          JobId, "job", "job");
 
 #[cfg(test)]
 mod tests {

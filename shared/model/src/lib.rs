@@ -13,7 +13,7 @@ pub use catalogue::{Os, Tier};
 pub use clock::{Clock, Jump};
 pub use hostname::{Hostname, HostnameError};
 pub use id::{
-    AddressId, EventId, KeyId, MachineId, OperationId, RequestId, SessionId, TenantId, TokenId, UserId,
+    AddressId, EventId, JobId, KeyId, MachineId, OperationId, RequestId, SessionId, TenantId, TokenId, UserId,
 };
 pub use image::{Digest, ImageRef, ImageRefError};
 pub use time::Timestamp;

@@ -224,6 +224,9 @@ pub(crate) enum ScopeName {
     /// Create, use, change and delete services, sandboxes and sessions.
     #[serde(rename = "workloads:write")]
     WorkloadsWrite,
+    /// Submit GPU jobs, see and cancel one's own, and ask the inference endpoint.
+    #[serde(rename = "gpu")]
+    Gpu,
 }
 
 impl From<ScopeName> for Scope {
@@ -235,6 +238,7 @@ impl From<ScopeName> for Scope {
             ScopeName::Admin => Self::Admin,
             ScopeName::WorkloadsRead => Self::WorkloadsRead,
             ScopeName::WorkloadsWrite => Self::WorkloadsWrite,
+            ScopeName::Gpu => Self::Gpu,
         }
     }
 }

@@ -164,6 +164,7 @@ async fn a_revoked_credential_is_refused_although_its_access_token_still_lives()
         session: identity.session,
         token: None,
         key: None,
+        machine: None,
     };
     World::publish(&world.auth, "auth", &revoked).await;
     // The stream ends when the event has arrived, and the cache has forgotten by then.

@@ -95,6 +95,7 @@ impl Default for Books {
                 session: Some(SessionId::fresh()),
                 token: Some(TokenId::fresh()),
                 key: None,
+                machine: None,
             };
             (person, identity)
         });

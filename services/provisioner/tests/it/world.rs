@@ -398,6 +398,7 @@ fn caller(admin: bool, clock: &Clock) -> Caller {
         session: Some(SessionId::fresh()),
         token: None,
         key: None,
+        machine: None,
     };
     let header = Header {
         kid: Some("k1".into()),

@@ -370,6 +370,7 @@ fn person(admin: bool) -> Identity {
         session: Some(SessionId::fresh()),
         token: None,
         key: None,
+        machine: None,
     }
 }
 

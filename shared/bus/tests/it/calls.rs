@@ -526,6 +526,7 @@ impl Verify for Names {
                 session: None,
                 token: None,
                 key: None,
+                machine: None,
             })
         })
     }
