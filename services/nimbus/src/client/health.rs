@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
 use super::ClientArgs;
@@ -17,9 +18,17 @@ pub(crate) struct HealthArgs {
     /// How long to wait for the answer.
     #[arg(long, default_value = "5s", value_parser = nimbus_config::seconds_or_text)]
     timeout: Duration,
+
+    /// Ask no server: look whether the process that wrote this file at its start is ready and lives. For
+    /// processes without a port, such as those of `nimbus serve auth`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "timeout"])]
+    ready_file: Option<Utf8PathBuf>,
 }
 
 pub(crate) async fn run(args: HealthArgs) -> Outcome {
+    if let Some(path) = &args.ready_file {
+        return process(path);
+    }
     let api = args.client.api()?;
     let mut url = api.base().clone();
     url.set_path("/health");
@@ -58,4 +67,39 @@ pub(crate) async fn run(args: HealthArgs) -> Outcome {
         ("Version", output::or_dash(word("version"))),
         ("Cluster", cluster),
     ])
+}
+
+/// Whether the process that a ready file names lives.
+fn process(path: &Utf8Path) -> Outcome {
+    let down = |why: String| Problem::failed(format!("the process of {path} is not healthy")).why(why);
+    let text = std::fs::read(path).map_err(|error| down(format!("it is not ready: {error}")))?;
+    let facts: Value = serde_json::from_slice(&text).map_err(|error| down(error.to_string()))?;
+    let pid = facts
+        .get("pid")
+        .and_then(Value::as_u64)
+        .ok_or_else(|| down("the file names no process".to_owned()))?;
+    if Utf8Path::new(&format!("/proc/{pid}")).exists() {
+        output::facts(&[("Process", pid.to_string()), ("Status", "ready".to_owned())])
+    } else {
+        Err(down(format!("process {pid} has ended")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_healthy_once_it_is_ready_and_while_it_lives() {
+        let dir = camino_tempfile::tempdir().unwrap();
+        let file = dir.path().join("ready.json");
+        assert!(process(&file).is_err(), "not ready yet");
+        std::fs::write(&file, format!(r#"{{"pid":{}}}"#, std::process::id())).unwrap();
+        assert!(process(&file).is_ok());
+        // Higher than the kernel gives out.
+        std::fs::write(&file, r#"{"pid":4194305}"#).unwrap();
+        assert!(process(&file).is_err(), "it has ended");
+        std::fs::write(&file, "{}").unwrap();
+        assert!(process(&file).is_err());
+    }
 }
