@@ -1,6 +1,7 @@
 //! Who may use what on the bus. One table; credentials are minted from it.
 
 use nimbus_bus::{Event, Grants, Method, Streams, Work};
+use nimbus_gpu_wire::{JOBS_STREAM, subject};
 use nimbus_model::Hostname;
 
 use crate::{agent, auth, event, gpu, ippool, machine, node, work, workloads};
@@ -144,6 +145,7 @@ pub fn of(service: &str) -> Option<Grants> {
             work_pull: vec![],
             leases: false,
             streams: Streams::Client,
+            surveys: true,
             ..Grants::default()
         },
         "auth" => Grants {
@@ -259,6 +261,20 @@ pub fn agent(host: &Hostname) -> Grants {
         streams: Streams::Server,
         ..Grants::default()
     }
+}
+
+/// What the worker on one GPU box may do on the bus: take the jobs given to it and tell of them. Of other
+/// boxes it hears nothing.
+#[must_use]
+pub fn worker(name: &Hostname) -> Grants {
+    let name = name.as_str();
+    Grants::default()
+        .saying(&subject::beat(name))
+        .saying(&subject::log(name, "*"))
+        .saying(&subject::artifact(name, "*"))
+        .saying(&subject::finish(name, "*"))
+        .hearing(&subject::control(name))
+        .pulling_from(JOBS_STREAM, name)
 }
 
 #[cfg(test)]

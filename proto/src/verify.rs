@@ -197,6 +197,7 @@ impl JwtVerifier {
             event.session.map(SessionId::uuid),
             event.token.map(TokenId::uuid),
             event.key.map(KeyId::uuid),
+            event.machine.map(MachineId::uuid),
         ];
         for uuid in ended.into_iter().flatten() {
             self.revoke_uuid(uuid, at);
@@ -274,6 +275,7 @@ impl JwtVerifier {
             identity.session.map(SessionId::uuid),
             identity.token.map(TokenId::uuid),
             identity.key.as_ref().map(|key| key.id.uuid()),
+            identity.machine.map(MachineId::uuid),
         ];
         if gone.iter().flatten().any(|uuid| revoked.contains_key(uuid)) {
             return Err(Fault::new(Code::AuthUnauthorized, "the credential was revoked"));

@@ -15,7 +15,10 @@
 //! | follow events | `$JS.API.STREAM.{CREATE,INFO}.EVENTS`, `$JS.API.CONSUMER.CREATE.EVENTS.*.<pattern>`, `$JS.API.CONSUMER.MSG.NEXT.EVENTS.*` | |
 //! | push work | the queue's subject, `$JS.API.STREAM.CREATE.WORK_<queue>` | |
 //! | pull work | `$JS.API.STREAM.CREATE.WORK_<queue>`, `$JS.API.CONSUMER.CREATE.WORK_<queue>.workers`, `$JS.API.CONSUMER.MSG.NEXT.WORK_<queue>.workers`, `$JS.ACK.WORK_<queue>.workers.>` | |
+//! | manage a work-queue stream for peers | its subjects, `$JS.API.STREAM.CREATE.<stream>`, `$JS.API.STREAM.MSG.DELETE.<stream>`, `$JS.API.CONSUMER.CREATE.<stream>.*.<subject>`, `$JS.API.CONSUMER.DELETE.<stream>.*` | |
+//! | pull as a peer | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | |
 //! | hold leases | `$KV.leases.<name>.>`, `$JS.API.STREAM.CREATE.KV_leases`, `$JS.API.DIRECT.GET.KV_leases.$KV.leases.<name>.>` | `$KV.leases.<name>.>` |
+//! | survey | `$SRV.STATS`, `$SRV.INFO`, `$JS.API.STREAM.LIST`, `$JS.API.CONSUMER.LIST.*`, `$JS.API.STREAM.{CREATE,INFO}.KV_leases`, `$JS.API.DIRECT.GET.KV_leases.$KV.leases.>` | |
 //!
 //! Without the right to acknowledge, the first acknowledgement of an item would still pass as an
 //! answer; it is there for those that say "still at it" before. Only one right makes things faster
@@ -46,6 +49,15 @@ pub enum Streams {
     Server,
 }
 
+/// A work-queue stream for peers, see [`Bus::ensure_work_stream`](crate::Bus::ensure_work_stream).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkStream {
+    /// Its name.
+    pub stream: String,
+    /// What it takes, as one pattern.
+    pub subjects: String,
+}
+
 /// What a service does on the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
@@ -67,6 +79,16 @@ pub struct Grants {
     pub leases: bool,
     /// Which ends of byte streams it holds.
     pub streams: Streams,
+    /// Subjects without a type here that it sends to, with wildcards: requests and core messages.
+    pub says: Vec<String>,
+    /// Subjects without a type here that it listens to or answers, with wildcards.
+    pub hears: Vec<String>,
+    /// Work-queue streams that it makes, fills and gives consumers.
+    pub work_streams: Vec<WorkStream>,
+    /// Stream and consumer of what it pulls as a peer.
+    pub pulls: Vec<(String, String)>,
+    /// Whether it may ask who is there and how streams and leases stand: [`Bus::survey`](crate::Bus::survey).
+    pub surveys: bool,
 }
 
 impl Grants {
@@ -123,6 +145,37 @@ impl Grants {
     #[must_use]
     pub fn leasing(mut self) -> Self {
         self.leases = true;
+        self
+    }
+
+    /// Adds sending to a pattern of subjects without a type here.
+    #[must_use]
+    pub fn saying(mut self, pattern: &str) -> Self {
+        self.says.push(pattern.to_owned());
+        self
+    }
+
+    /// Adds listening to, or answering, a pattern of subjects without a type here.
+    #[must_use]
+    pub fn hearing(mut self, pattern: &str) -> Self {
+        self.hears.push(pattern.to_owned());
+        self
+    }
+
+    /// Adds managing a work-queue stream of one pattern of subjects.
+    #[must_use]
+    pub fn managing(mut self, stream: &str, subjects: &str) -> Self {
+        self.work_streams.push(WorkStream {
+            stream: stream.to_owned(),
+            subjects: subjects.to_owned(),
+        });
+        self
+    }
+
+    /// Adds pulling from a consumer of a work-queue stream.
+    #[must_use]
+    pub fn pulling_from(mut self, stream: &str, consumer: &str) -> Self {
+        self.pulls.push((stream.to_owned(), consumer.to_owned()));
         self
     }
 
@@ -207,6 +260,33 @@ pub fn service_user(name: &str, grants: &Grants) -> User {
             publish.push(outward);
             subscribe.push(inward);
         }
+    }
+    publish.extend(grants.says.iter().cloned());
+    subscribe.extend(grants.hears.iter().cloned());
+    for WorkStream { stream, subjects } in &grants.work_streams {
+        publish.push(subjects.clone());
+        publish.push(format!("$JS.API.STREAM.CREATE.{stream}"));
+        publish.push(format!("$JS.API.STREAM.MSG.DELETE.{stream}"));
+        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}.*.{subjects}"));
+        publish.push(format!("$JS.API.CONSUMER.DELETE.{stream}.*"));
+    }
+    for (stream, consumer) in &grants.pulls {
+        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"));
+        publish.push(format!("$JS.ACK.{stream}.{consumer}.>"));
+    }
+    if grants.surveys {
+        publish.extend(
+            [
+                "$SRV.STATS",
+                "$SRV.INFO",
+                "$JS.API.STREAM.LIST",
+                "$JS.API.CONSUMER.LIST.*",
+            ]
+            .map(str::to_owned),
+        );
+        publish.push(format!("$JS.API.STREAM.CREATE.{LEASES_STREAM}"));
+        publish.push(format!("$JS.API.STREAM.INFO.{LEASES_STREAM}"));
+        publish.push(format!("$JS.API.DIRECT.GET.{LEASES_STREAM}.$KV.{LEASES}.>"));
     }
     for list in [&mut publish, &mut subscribe] {
         list.sort();

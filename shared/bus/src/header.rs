@@ -24,6 +24,8 @@ pub(crate) const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
 pub(crate) const KV_OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
 /// Set by JetStream on markers that replace an expired entry.
 pub(crate) const MARKER_REASON: HeaderName = HeaderName::from_static("Nats-Marker-Reason");
+/// When a directly fetched message was stored.
+pub(crate) const TIME_STAMP: HeaderName = HeaderName::from_static("Nats-Time-Stamp");
 /// The sequence of a directly fetched message.
 pub(crate) const SEQUENCE: HeaderName = HeaderName::from_static("Nats-Sequence");
 

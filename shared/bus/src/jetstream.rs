@@ -149,7 +149,7 @@ impl Bus {
         self.ensure(&name, &config).await
     }
 
-    async fn ensure(&self, name: &str, config: &Value) -> Result<(), BusError> {
+    pub(crate) async fn ensure(&self, name: &str, config: &Value) -> Result<(), BusError> {
         if self
             .inner
             .ensured

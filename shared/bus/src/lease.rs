@@ -279,6 +279,18 @@ impl Drop for Lease {
     }
 }
 
+/// The name of the client that holds the lease of this entry; `None` when it was released.
+pub(crate) fn holder_client(entry: &async_nats::Message) -> Option<String> {
+    let headers = entry.headers.as_ref();
+    let gone =
+        header::text(headers, header::KV_OPERATION).or_else(|| header::text(headers, header::MARKER_REASON));
+    if entry.status.is_some() || gone.is_some() {
+        return None;
+    }
+    let entry: Entry = serde_json::from_slice(&entry.payload).ok()?;
+    Some(entry.client)
+}
+
 /// The entry's subject.
 pub(crate) fn subject(name: &str) -> String {
     format!("$KV.{LEASES}.{name}")

@@ -7,6 +7,7 @@
 //! | byte streams | `nimbus.v1.session.<id>.<channel>.{in,out}` | [`Bus::stream`], [`stream`] |
 //! | domain events | `nimbus.v1.event.<domain>.<kind>.<id>` | [`Bus::publish`], [`Bus::events`] |
 //! | durable work | `nimbus.v1.work.<queue>` | [`Bus::enqueue`], [`Bus::work`] |
+//! | peers of another make: JSON and bytes | `nimbus.v1.gpu.…` | [`Bus::peers`], [`Bus::store_once`], [`Bus::say`] |
 //! | leases | key-value bucket `leases` | [`Bus::lease`], [`Bus::singleton`] |
 //!
 //! Underneath is NATS: an external server named by `NATS_URL`, or the [`EmbeddedNats`] that this
@@ -25,6 +26,7 @@ mod embedded;
 mod error;
 mod event;
 mod exchange;
+mod exposure;
 mod follow;
 mod grants;
 mod header;
@@ -35,11 +37,13 @@ mod lease;
 mod link;
 mod method;
 mod micro;
+mod peer;
 mod process;
 mod serve;
 mod server_config;
 mod singleton;
 pub mod stream;
+mod survey;
 pub mod trace;
 mod wire;
 mod work;
@@ -52,15 +56,18 @@ pub use credential::Credential;
 pub use embedded::{EmbeddedNats, EmbeddedOptions};
 pub use error::BusError;
 pub use event::CloudEvent;
+pub use exposure::Exposure;
 pub use follow::{Delivered, EventFilter, EventStart, Events};
-pub use grants::{Grants, Streams, service_user};
+pub use grants::{Grants, Streams, WorkStream, service_user};
 pub use identity::{Action, Grant, Identity, KeyIdentity, On, Sandboxes, Scope, Tenancy};
 pub use jetstream::StreamSettings;
 pub use lease::Lease;
 pub use method::{Access, Event, Method, Place, Retry, Work};
+pub use peer::{PeerRequest, PeerServing, Peers, StoredOnce};
 pub use serve::{Serve, Serving};
 pub use server_config::{ServerConfigOptions, ServerTls};
 pub use stream::{BusStream, EndReason, Side, StreamHandle, StreamId};
+pub use survey::{ConsumerReport, Instance, LeaseReport, StreamReport, Survey};
 pub use wire::{decode, encode};
 pub use work::{Done, Progress};
 

@@ -23,6 +23,8 @@ pub(crate) struct Micro {
     pub description: &'static str,
     pub id: String,
     started: DateTime,
+    /// Which process it is in: `host` and `pid`.
+    metadata: HashMap<String, String>,
     endpoints: Vec<Arc<Counters>>,
 }
 
@@ -117,6 +119,7 @@ impl Micro {
             description,
             id,
             started: datetime::now(),
+            metadata: process(),
             endpoints,
         }
     }
@@ -139,7 +142,7 @@ impl Micro {
                 name,
                 id,
                 version,
-                metadata: HashMap::new(),
+                metadata: self.metadata.clone(),
             }),
             "INFO" => serde_json::to_vec(&Info {
                 kind: "io.nats.micro.v1.info_response".to_owned(),
@@ -147,7 +150,7 @@ impl Micro {
                 id,
                 version,
                 description: self.description.to_owned(),
-                metadata: HashMap::new(),
+                metadata: self.metadata.clone(),
                 endpoints: self.endpoints.iter().map(|one| one.info()).collect(),
             }),
             "STATS" => serde_json::to_vec(&Stats {
@@ -162,4 +165,13 @@ impl Micro {
         };
         json.ok().map(Bytes::from)
     }
+}
+
+/// By what operators know the process.
+fn process() -> HashMap<String, String> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    HashMap::from([
+        ("host".to_owned(), host.trim().to_owned()),
+        ("pid".to_owned(), std::process::id().to_string()),
+    ])
 }

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use camino::Utf8Path;
 use nimbus_bus::{
-    Bus, BusError, ConnectOptions, Credential, Grants, ServerConfigOptions, ServerTls, service_user,
+    Authority, Bus, BusError, ConnectOptions, Credential, EmbeddedNats, EmbeddedOptions, Exposure, Grants,
+    ServerConfigOptions, ServerTls, service_user,
 };
 use nimbus_model::Clock;
 
@@ -111,4 +112,76 @@ async fn an_external_server_is_used_over_tls_with_credentials_from_files() {
         matches!(error, BusError::Connect { .. }),
         "a certificate of nobody was believed: {error}"
     );
+}
+
+#[tokio::test]
+async fn the_embedded_server_is_reached_from_outside_over_tls_only() {
+    let dir = camino_tempfile::tempdir().unwrap();
+    let authority = Authority::open(dir.path().join("bus")).unwrap();
+    let start = |name: &'static str| {
+        let options = EmbeddedOptions {
+            data_dir: dir.path().to_owned(),
+            authority: Some(&authority),
+            binary: None,
+        };
+        let exposure = Exposure {
+            names: vec![name.to_owned()],
+            ..Exposure::new("0.0.0.0:0".parse().unwrap())
+        };
+        EmbeddedNats::start_exposed(options, exposure)
+    };
+    let nats = start("bus.example.org").await.unwrap();
+    let url = nats.url();
+    assert!(url.starts_with("tls://127.0.0.1:"), "{url}");
+    let ca_file = nats.ca_file().unwrap().to_owned();
+    let port: u16 = url.rsplit_once(':').unwrap().1.parse().unwrap();
+    let table = ["tcp", "tcp6"].map(|name| std::fs::read_to_string(format!("/proc/net/{name}")).unwrap());
+    let wanted = format!(":{port:04X}");
+    let outside = table.concat().lines().any(|line| {
+        let local = line.split_whitespace().nth(1).unwrap_or_default();
+        local.ends_with(&wanted) && !local.starts_with("0100007F")
+    });
+    assert!(outside, "it does not listen beyond the loopback");
+
+    let credential = authority.mint(&service_user("sums", &Grants::default().serving("sums")));
+    let connect = |url: String, ca_file: Option<camino::Utf8PathBuf>| {
+        Bus::connect(ConnectOptions {
+            url,
+            name: "sums".into(),
+            credential: Some(credential.clone()),
+            ca_file,
+            clock: Clock::system(),
+        })
+    };
+    let bus = connect(url.clone(), Some(ca_file.clone())).await.unwrap();
+    assert!(bus.client().server_info().tls_required);
+    // Its certificate is not for a name that nobody gave it, and nobody else vouches for it.
+    let error = connect(format!("tls://[::ffff:127.0.0.1]:{port}"), Some(ca_file.clone())).await;
+    assert!(matches!(error, Err(BusError::Connect { .. })), "{error:?}");
+    assert!(connect(url.clone(), None).await.is_err());
+    bus.close().await;
+
+    // Whoever was told of the authority believes the server after a restart, under other names too.
+    nats.stop().await;
+    let before = std::fs::read_to_string(&ca_file).unwrap();
+    let nats = start("localhost").await.unwrap();
+    assert_eq!(std::fs::read_to_string(nats.ca_file().unwrap()).unwrap(), before);
+    connect(nats.url(), Some(ca_file)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_of_somebody_else_says_so() {
+    let dir = camino_tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions {
+        data_dir: dir.path().to_owned(),
+        authority: None,
+        binary: None,
+    };
+    // RFC 5737: nobody has it.
+    let exposure = Exposure::new("192.0.2.1:0".parse().unwrap());
+    let error = EmbeddedNats::start_exposed(options, exposure)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("192.0.2.1"), "{error}");
 }
