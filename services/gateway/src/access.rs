@@ -16,6 +16,8 @@ use crate::envelope::{Answer, ApiError};
 pub(crate) const COOKIE_NAME: &str = "nimbus_sid";
 /// What personal access tokens begin with.
 const TOKEN_PREFIX: &str = "nbp_";
+/// What the tokens inside machines begin with.
+const MACHINE_PREFIX: &str = "nbv_";
 /// What API keys begin with.
 const KEY_PREFIX: &str = "nimbus_ak_";
 /// What the admin token begins with.
@@ -93,6 +95,8 @@ pub(crate) enum Kind {
     Session,
     /// A personal access token.
     Token,
+    /// The token inside a machine.
+    Machine,
     /// An API key.
     Key,
     /// The installation's admin token.
@@ -104,6 +108,7 @@ impl Kind {
     fn of_bearer(secret: &str) -> Option<Self> {
         let kinds = [
             (TOKEN_PREFIX, Self::Token),
+            (MACHINE_PREFIX, Self::Machine),
             (KEY_PREFIX, Self::Key),
             (ADMIN_PREFIX, Self::Admin),
         ];
@@ -227,6 +232,17 @@ pub(crate) fn check_origin(parts: &Parts, presented: &Presented) -> Answer<()> {
             "the request comes from a page of another origin",
         ))
     }
+}
+
+/// Refuses the token inside a machine everywhere but where machines have something to do.
+pub(crate) fn for_machines(path: &str) -> Answer<()> {
+    if path.starts_with("/api/gpu/") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Code::AuthPermissionDenied,
+        "the token of a machine is for GPUs only",
+    ))
 }
 
 /// Whether a request comes from a page of this server, or from no page at all.

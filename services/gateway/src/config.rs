@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
 /// The HTTP edge. Flag over environment over file over default.
 #[derive(Clone, Debug, clap::Args)]
@@ -76,6 +77,9 @@ pub struct GatewayConfig {
         default_value_t = 4096
     )]
     pub max_connections: u32,
+    /// Address of this server for others; the whole server has one setting for it
+    #[arg(skip)]
+    pub public_url: Option<Url>,
 }
 
 impl Default for GatewayConfig {
@@ -90,6 +94,7 @@ impl Default for GatewayConfig {
             burst_user: 400,
             streams_per_user: 32,
             max_connections: 4096,
+            public_url: None,
         }
     }
 }
@@ -132,6 +137,8 @@ pub(crate) mod limits {
     pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
     /// From the stop signal until open connections are cut.
     pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+    /// For telling what was used of models after the last connection has ended.
+    pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
     /// An access token is exchanged for a new one this long before it ends.
     pub(crate) const TOKEN_MARGIN: Duration = Duration::from_secs(30);
     /// How old an answer of /ready or /health may be.

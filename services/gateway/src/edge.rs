@@ -16,7 +16,7 @@ use nimbus_model::RequestId;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use crate::access::{Origin, Peer, Presented, check_origin};
+use crate::access::{Kind, Origin, Peer, Presented, check_origin, for_machines};
 use crate::config::limits::{HEADER_BYTES, OPERATION, REQUEST};
 use crate::envelope::{Answer, ApiError, Face, answering};
 use crate::proxy::Foreign;
@@ -26,7 +26,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Only what this server serves itself; pages are never framed.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 /// Routes that answer when an operation is done, or take a body of any length.
-const WAITING: [&str; 13] = [
+const WAITING: [&str; 14] = [
     "/api/vms",
     "/api/vms/{id}",
     "/api/vms/{id}/start",
@@ -40,6 +40,7 @@ const WAITING: [&str; 13] = [
     "/api/sessions/{id}/channels/files/content",
     "/api/sessions/{id}/channels/files/archive",
     "/p/{port}/{token}/{*path}",
+    "/api/gpu/v1/{*path}",
 ];
 /// Routes that say nothing about where time goes.
 const UNTRACED: [&str; 5] = ["/health", "/ready", "/metrics", "/api/health", "/api/events"];
@@ -54,7 +55,7 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
     let peer = request.extensions().get::<Peer>().copied();
     let origin = peer.map(|peer| Origin::of(peer, request.headers(), &app.config));
     let is_api = request.uri().path().starts_with("/api/") || request.uri().path() == "/api";
-    let face = Face::of(request.uri().path());
+    let face = Face::of_request(request.uri().path(), request.headers());
     let span = span_of(&method, route, id);
 
     let presented = Presented::of(request.headers());
@@ -67,6 +68,7 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
         let origin =
             origin.ok_or_else(|| ApiError::new(Code::ServiceInternal, "the connection has no address"))?;
         check_head(&request)?;
+        check_machine(&presented, request.uri().path())?;
         if is_api {
             check_rate(&app, &presented, origin)?;
             let (parts, body) = request.into_parts();
@@ -175,6 +177,14 @@ fn check_head(request: &Request) -> Answer<()> {
     Err(fault
         .with_detail(&serde_json::json!({ "limitBytes": HEADER_BYTES }))
         .into())
+}
+
+/// The token inside a machine opens what is for machines, whatever else its owner may do.
+fn check_machine(presented: &Presented, path: &str) -> Answer<()> {
+    match presented {
+        Presented::Credential(credential) if credential.kind == Kind::Machine => for_machines(path),
+        _ => Ok(()),
+    }
 }
 
 /// A sender we know pays for themselves, everybody else for their address.

@@ -2,11 +2,12 @@
 //!
 //! Machines and everything around them answer `{"success":true,"data":…}`, or
 //! `{"success":false,"error":…,"fault":…}`. Tenants and what is in them answer the bare resource, or
-//! `{"error":{…}}`; which of the two it is follows from the address, [`Face::of`].
+//! `{"error":{…}}`; which of the two it is follows from the address, [`Face::of`]. What is asked of models fails in
+//! the words of the OpenAI API, and scripts that ask for text get a line of it.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use nimbus_errors::{Code, Fault};
 use nimbus_model::{Clock, RequestId, Timestamp};
@@ -28,23 +29,55 @@ pub(crate) enum Face {
     Machines,
     /// Bare resources, failures under `error`.
     Workloads,
+    /// What clients of the OpenAI API expect.
+    OpenAi,
+    /// A line of text, for shell scripts.
+    Text,
 }
 
+/// Below which addresses answers are those of the OpenAI API.
+pub(crate) const OPENAI_ROOT: &str = "/api/gpu/v1";
+/// Below which addresses a client may ask for text.
+const TEXT_ROOT: &str = "/api/gpu/";
+/// Header of a line of text with the code that other faces have in the body.
+const ERROR_CODE: HeaderName = HeaderName::from_static("nimbus-error-code");
+
 impl Face {
+    /// The shape of the answer to this request.
+    pub(crate) fn of_request(path: &str, headers: &HeaderMap) -> Self {
+        match Self::of(path) {
+            Self::Machines if path.starts_with(TEXT_ROOT) && wants_text(headers) => Self::Text,
+            face => face,
+        }
+    }
+
     /// The shape of answers below this address.
     pub(crate) fn of(path: &str) -> Self {
+        let is_below = |root: &&str| {
+            path.strip_prefix(*root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below(&OPENAI_ROOT) {
+            return Self::OpenAi;
+        }
         let is_workloads = ["/api/tenants", "/api/sessions", "/api/hosts", "/p"]
             .iter()
-            .any(|root| {
-                path.strip_prefix(root)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            });
+            .any(is_below);
         if is_workloads {
             Self::Workloads
         } else {
             Self::Machines
         }
     }
+}
+
+/// Whether the client asks for text before anything else.
+pub(crate) fn wants_text(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|text| {
+        let first = text.split([',', ';']).next().unwrap_or_default();
+        first.trim().eq_ignore_ascii_case("text/plain")
+    })
 }
 
 /// Runs `work` as the answer to the request `id`, which failures then name.
@@ -113,6 +146,51 @@ pub(crate) struct Failure {
 pub(crate) struct ErrorEnvelope {
     /// What went wrong.
     pub error: FaultView,
+}
+
+/// A failure as clients of the OpenAI API expect it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct OpenAiEnvelope {
+    /// What went wrong.
+    pub error: OpenAiError,
+}
+
+/// What went wrong, in the words of the OpenAI API.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct OpenAiError {
+    /// For people.
+    pub message: String,
+    /// What kind of failure it is.
+    #[serde(rename = "type")]
+    #[schema(examples("invalid_request_error"))]
+    pub kind: &'static str,
+    /// The field that is wrong, if it is one.
+    pub param: Option<String>,
+    /// The code of the catalogue, `GET /api/errors`.
+    pub code: String,
+    /// To find the request in the server's log.
+    #[serde(rename = "requestId")]
+    pub request_id: String,
+}
+
+impl OpenAiError {
+    fn of(fault: &Fault) -> Self {
+        let detail = fault.detail_json();
+        let field = detail.as_ref().and_then(|detail| detail.get("field")?.as_str());
+        Self {
+            message: fault.message.clone(),
+            kind: match fault.entry().http_status {
+                401 => "authentication_error",
+                403 => "permission_error",
+                429 => "rate_limit_error",
+                400..=499 => "invalid_request_error",
+                _ => "server_error",
+            },
+            param: field.map(str::to_owned),
+            code: fault.code.clone(),
+            request_id: request_id().to_string(),
+        }
+    }
 }
 
 /// A failure with its place in the catalogue (`GET /api/errors`).
@@ -233,6 +311,18 @@ impl IntoResponse for ApiError {
             Ok(Face::Workloads) => {
                 (status, self.headers, Json(ErrorEnvelope { error: view })).into_response()
             }
+            Ok(Face::OpenAi) => {
+                let error = OpenAiError::of(&self.fault);
+                (status, self.headers, Json(OpenAiEnvelope { error })).into_response()
+            }
+            Ok(Face::Text) => {
+                let line = format!("{}\n", crate::views::gpu::one_line(&self.fault.message));
+                let mut response = (status, self.headers, line).into_response();
+                if let Ok(code) = HeaderValue::from_str(&self.fault.code) {
+                    response.headers_mut().insert(ERROR_CODE, code);
+                }
+                response
+            }
             Ok(Face::Machines) | Err(_) => {
                 let failure = Failure {
                     success: false,
@@ -274,6 +364,48 @@ mod tests {
             let json: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(json[key]["code"], "op.conflict", "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn models_and_scripts_have_the_failures_they_understand() {
+        use http_body_util::BodyExt;
+        let text = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/plain, */*"))]);
+        let refuse = async |path: &str, headers: &HeaderMap| {
+            let answer = async { ApiError::field("model", "no such\nmodel").into_response() };
+            let face = Face::of_request(path, headers);
+            let response = answering(RequestId::fresh(), face, answer).await;
+            let code = response.headers().get(ERROR_CODE).cloned();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (code, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let (_, body) = refuse("/api/gpu/v1/models", &HeaderMap::new()).await;
+        let json: Value = serde_json::from_str(&body).unwrap();
+        let error = &json["error"];
+        assert_eq!(
+            (
+                error["type"].as_str(),
+                error["param"].as_str(),
+                error["code"].as_str()
+            ),
+            (
+                Some("invalid_request_error"),
+                Some("model"),
+                Some("op.invalid_input")
+            ),
+            "{body}"
+        );
+        let (code, body) = refuse("/api/gpu/jobs", &text).await;
+        assert_eq!(
+            (code.unwrap().to_str().unwrap(), body.as_str()),
+            ("op.invalid_input", "no such model\n")
+        );
+        // Only scripts ask for it, and only there is it to be had.
+        assert_eq!(Face::of_request("/api/vms", &text), Face::Machines);
+        assert_eq!(Face::of_request("/api/gpu/v1/models", &text), Face::OpenAi);
+        assert_eq!(
+            Face::of_request("/api/gpu/jobs", &HeaderMap::new()),
+            Face::Machines
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use nimbus_bus::{Key, Scope};
 use nimbus_errors::{Code, Fault};
 use serde::de::DeserializeOwned;
 
-use crate::access::{Credential, Origin, Presented};
+use crate::access::{Credential, Origin, Presented, for_machines};
 use crate::config::limits::{BODY_BYTES, BODY_READ};
 use crate::envelope::{Answer, ApiError, request_id};
 use crate::principals::Principal;
@@ -30,7 +30,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
                 "the body has to be application/json",
             ));
         }
-        parse(&read(request).await?).map(Self)
+        parse(&bytes_of(request).await?).map(Self)
     }
 }
 
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for Lenient<T> {
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
         let typed = is_json(request.headers());
-        let bytes = read(request).await?;
+        let bytes = bytes_of(request).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -110,7 +110,8 @@ fn is_json(headers: &http::HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
-async fn read(request: Request) -> Answer<bytes::Bytes> {
+/// The whole body, whatever it is.
+pub(crate) async fn bytes_of(request: Request) -> Answer<bytes::Bytes> {
     let body = Limited::new(request.into_body(), BODY_BYTES);
     match tokio::time::timeout(BODY_READ, body.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -213,6 +214,9 @@ impl FromRequestParts<App> for Signed {
         match parts.extensions.get::<Presented>() {
             Some(Presented::Credential(credential)) => {
                 let principal = app.principals.find(credential).await?;
+                if principal.identity.machine.is_some() {
+                    for_machines(parts.uri.path())?;
+                }
                 tracing::Span::current().record("user.id", tracing::field::display(principal.identity.user));
                 Ok(Self {
                     principal,
@@ -236,6 +240,32 @@ impl Signed {
         Err(Fault::new(Code::AuthPermissionDenied, message)
             .with_detail(&detail)
             .into())
+    }
+}
+
+/// A signed-in sender who may use GPUs: a person, a script of theirs, or one of their machines.
+pub(crate) struct Gpu(pub(crate) Signed);
+
+impl FromRequestParts<App> for Gpu {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let signed = Signed::from_request_parts(parts, app).await?;
+        signed.require(Scope::Gpu)?;
+        Ok(Self(signed))
+    }
+}
+
+impl Gpu {
+    /// Refuses machines: what concerns more than their own jobs is for people.
+    pub(crate) fn person(&self) -> Answer<()> {
+        if self.0.principal.identity.machine.is_none() {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Code::AuthPermissionDenied,
+            "the token of a machine is for its own jobs and for models only",
+        ))
     }
 }
 

@@ -279,7 +279,7 @@ fn body_of(download: Download<BusStream>) -> Body {
 
 /// The part that `Range` asks for (RFC 9110, section 14.2); one part only, and all of it where we
 /// would have to look first whether the client's part is still of this file.
-fn wanted(headers: &HeaderMap) -> Range {
+pub(crate) fn wanted(headers: &HeaderMap) -> Range {
     if headers.contains_key(IF_RANGE) {
         return Range::All;
     }
@@ -312,7 +312,8 @@ fn tags(value: &HeaderValue) -> Vec<String> {
         .collect()
 }
 
-fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether `If-None-Match` names this tag.
+pub(crate) fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
     headers
         .get(IF_NONE_MATCH)
         .is_some_and(|value| tags(value).iter().any(|known| known == tag || known == "*"))

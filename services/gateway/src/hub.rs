@@ -8,8 +8,9 @@ use futures::StreamExt;
 use nimbus_bus::{BusError, CloudEvent, Delivered, EventFilter, EventStart};
 use nimbus_model::{OperationId, UserId};
 use nimbus_proto::event::{
-    AddressChanged, CredentialRevoked, MachineChanged, MachineCreated, MachineDeleted, OperationProgressed,
-    SandboxChanged, SandboxDeleted, ServiceChanged, ServiceDeleted, SessionChanged, TenantChanged,
+    AddressChanged, CredentialRevoked, GpuJobChanged, GpuSettingsChanged, GpuWorkerChanged, GpuWorkerRemoved,
+    MachineChanged, MachineCreated, MachineDeleted, OperationProgressed, SandboxChanged, SandboxDeleted,
+    ServiceChanged, ServiceDeleted, SessionChanged, TenantChanged,
 };
 use nimbus_proto::machine::{Operation, OperationKind, OperationState, StepState};
 use nimbus_service::RunError;
@@ -18,6 +19,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::state::App;
 use crate::views::cluster::{AddressView, MachineEventView};
+use crate::views::gpu::{GpuJobView, GpuWorkerView};
 use crate::views::operation::{OperationView, duration_ms};
 use crate::views::workloads::sandbox::SandboxView;
 use crate::views::workloads::service::ServiceView;
@@ -27,6 +29,8 @@ use crate::views::workloads::session::WorkSessionView;
 const RING: usize = 1000;
 /// Events that a client may lag behind before it is told to start over.
 const QUEUE: usize = 256;
+/// Name of events about GPU jobs.
+pub(crate) const GPU_JOB: &str = "gpu_job";
 /// What is listened to.
 const ALL: &str = "nimbus.v1.event.>";
 
@@ -37,6 +41,8 @@ pub(crate) enum Audience {
     User(UserId),
     /// Administrators.
     Admins,
+    /// One user, and administrators.
+    Owner(UserId),
     /// Those who reach a tenant.
     Tenant(String),
     /// Everybody with an open stream.
@@ -301,6 +307,9 @@ fn shown(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, 
             &AddressView::from(address),
         )));
     }
+    if let Some(shown) = of_gpu(app, sequence, event)? {
+        return Ok(Some(shown));
+    }
     if let Some(shown) = of_tenant(sequence, event)? {
         return Ok(Some(shown));
     }
@@ -329,6 +338,47 @@ struct Removed {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     removed: bool,
+}
+
+/// Events of GPU jobs, and of the boxes that run them.
+fn of_gpu(app: &App, sequence: u64, event: &CloudEvent) -> Result<Option<Shown>, BusError> {
+    if let Some(GpuJobChanged { job }) = event.read()? {
+        let owner = Audience::Owner(job.owner);
+        return Ok(Some(of(sequence, owner, GPU_JOB, &GpuJobView::of_event(job))));
+    }
+    let shown = if let Some(GpuWorkerChanged { worker }) = event.read()? {
+        of(
+            sequence,
+            Audience::Admins,
+            "gpu_worker",
+            &GpuWorkerView::of(worker, true),
+        )
+    } else if let Some(GpuWorkerRemoved { worker }) = event.read()? {
+        let gone = Removed {
+            id: Some(worker.to_string()),
+            name: None,
+            removed: true,
+        };
+        of(sequence, Audience::Admins, "gpu_worker", &gone)
+    } else if let Some(GpuSettingsChanged { enabled }) = event.read()? {
+        of(
+            sequence,
+            Audience::Everybody,
+            "gpu_settings",
+            &GpuSettings { enabled },
+        )
+    } else {
+        return Ok(None);
+    };
+    // Where models are may have changed with it.
+    app.inference.forget();
+    Ok(Some(shown))
+}
+
+/// Whether GPUs may be used.
+#[derive(Serialize)]
+struct GpuSettings {
+    enabled: bool,
 }
 
 /// Events of services, sandboxes and sessions.

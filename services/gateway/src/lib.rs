@@ -10,6 +10,8 @@
 //! | `files` | files inside sandboxes |
 //! | `feed` | what is streamed line by line: logs, output of commands |
 //! | `follow` | waits for an operation on behalf of a request |
+//! | `inference` | models behind the gateway, by the OpenAI API |
+//! | `job_log` | logs of GPU jobs as they grow |
 //! | `grpc` | the verbs of Workloads with typed stubs, on the same port |
 //! | `routes` | one file per group; every route is in the OpenAPI document or it does not exist |
 
@@ -27,12 +29,15 @@ mod files;
 mod follow;
 mod grpc;
 mod hub;
+mod inference;
 mod input;
+mod job_log;
 mod knowledge;
 mod openapi;
 mod principals;
 mod prompt;
 mod proxy;
+mod public;
 mod routes;
 mod server;
 mod state;

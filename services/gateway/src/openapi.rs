@@ -10,7 +10,7 @@ use utoipa::openapi::{
 };
 
 use crate::access::COOKIE_NAME;
-use crate::envelope::{ErrorEnvelope, Face, Failure, FaultView, Remediation};
+use crate::envelope::{ErrorEnvelope, Face, Failure, FaultView, OpenAiEnvelope, OpenAiError, Remediation};
 
 /// The document of this server.
 #[must_use]
@@ -57,13 +57,18 @@ fn finish(response: &mut Response, face: Face) {
         // OpenAPI 3.1 wants one of every answer.
         "What was asked for.".clone_into(&mut response.description);
     }
-    if face == Face::Workloads {
+    let envelope = match face {
+        Face::Workloads => Some("ErrorEnvelope"),
+        Face::OpenAi => Some("OpenAiEnvelope"),
+        Face::Machines | Face::Text => None,
+    };
+    if let Some(envelope) = envelope {
         for content in response.content.values_mut() {
             if let RefOr::T(content) = content
                 && let Some(RefOr::Ref(schema)) = &mut content.schema
                 && schema.ref_location.ends_with("/Failure")
             {
-                *schema = Ref::from_schema_name("ErrorEnvelope");
+                *schema = Ref::from_schema_name(envelope);
             }
         }
     }
@@ -78,8 +83,12 @@ pub(crate) fn frame() -> OpenApi {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "A personal access token `nbp_…`, an API key `nimbus_ak_…`, or the admin token `nimbus_at_…`.",
+            "A personal access token `nbp_…`, an API key `nimbus_ak_…`, the admin token `nimbus_at_…`, or the token of a machine `nbv_…`, which opens `/api/gpu` only.",
         ))
+        .build();
+    let worker = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("What a GPU box was given when it was paired."))
         .build();
     OpenApiBuilder::new()
         .info(
@@ -98,8 +107,11 @@ pub(crate) fn frame() -> OpenApi {
             ComponentsBuilder::new()
                 .security_scheme("session", session)
                 .security_scheme("token", SecurityScheme::Http(token))
+                .security_scheme("worker", SecurityScheme::Http(worker))
                 .schema_from::<Failure>()
                 .schema_from::<ErrorEnvelope>()
+                .schema_from::<OpenAiEnvelope>()
+                .schema_from::<OpenAiError>()
                 .schema_from::<FaultView>()
                 .schema_from::<Remediation>()
                 .build(),

@@ -116,12 +116,13 @@ pub(crate) fn ends(revoked: &CredentialRevoked, identity: &Identity) -> bool {
     if revoked.user != identity.user {
         return false;
     }
-    match (revoked.session, revoked.token, revoked.key) {
-        (None, None, None) => true,
-        (session, token, key) => {
+    match (revoked.session, revoked.token, revoked.key, revoked.machine) {
+        (None, None, None, None) => true,
+        (session, token, key, machine) => {
             (session.is_some() && session == identity.session)
                 || (token.is_some() && token == identity.token)
                 || (key.is_some() && key == identity.key.as_ref().map(|key| key.id))
+                || (machine.is_some() && machine == identity.machine)
         }
     }
 }
@@ -152,7 +153,9 @@ impl Inner {
         };
         let exchanged = match credential.kind {
             Kind::Session => timed(&self.metrics, self.bus.call::<ExchangeSession>(&request)).await?,
-            Kind::Token => timed(&self.metrics, self.bus.call::<ExchangeToken>(&request)).await?,
+            Kind::Token | Kind::Machine => {
+                timed(&self.metrics, self.bus.call::<ExchangeToken>(&request)).await?
+            }
             Kind::Key => timed(&self.metrics, self.bus.call::<ExchangeKey>(&request)).await?,
             Kind::Admin => timed(&self.metrics, self.bus.call::<ExchangeAdmin>(&request)).await?,
         };
@@ -220,6 +223,22 @@ mod tests {
             key: None,
             machine: None,
         };
+        let guest = Identity {
+            session: None,
+            machine: Some(nimbus_model::MachineId::fresh()),
+            ..browser.clone()
+        };
+        let revoked_machine = |machine| CredentialRevoked {
+            machine,
+            ..revoked(None, None)
+        };
+        assert!(
+            ends(&revoked_machine(guest.machine), &guest) && !ends(&revoked_machine(guest.machine), &browser)
+        );
+        assert!(!ends(
+            &revoked_machine(Some(nimbus_model::MachineId::fresh())),
+            &guest
+        ));
         let revoked_key = |key| CredentialRevoked {
             key: Some(key),
             ..revoked(None, None)

@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod events;
 mod files;
+mod gpu;
 mod knowledge;
 mod operations;
 mod preview;
@@ -60,6 +61,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(preview::router())
         .merge(catalog::router())
         .merge(vms::router())
+        .merge(gpu::router())
         .merge(operations::router())
         .merge(events::router())
         .merge(cluster::router())

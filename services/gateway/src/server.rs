@@ -31,6 +31,7 @@ use tower::ServiceExt;
 use crate::access::Peer;
 use crate::config::{GatewayConfig, limits};
 use crate::hub;
+use crate::inference::ledger;
 use crate::prompt::Prompt;
 use crate::state::App;
 
@@ -70,6 +71,11 @@ pub async fn run(
         async move { hub::run(app, move || ready.tell()).await }
     });
 
+    let metered = app.clone();
+    ctx.tasks.spawn("gateway.usage", OnError::Restart, move || {
+        ledger::run(metered.clone())
+    });
+
     let server = Server {
         router: crate::routes::service(&app),
         tls,
@@ -81,6 +87,8 @@ pub async fn run(
     server.accept(&listener).await?;
     drop(listener);
     server.drain().await;
+    // What was used by the last answers.
+    let _ = tokio::time::timeout(limits::LAST_WORDS, app.inference.ledger.tell(&app)).await;
     Ok(())
 }
 

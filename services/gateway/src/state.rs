@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::GatewayConfig;
 use crate::config::limits::{CLUSTER_PROBE, PROBE, READY_AGE};
 use crate::hub::Hub;
+use crate::inference::Inference;
 use crate::principals::{Principal, Principals};
 use crate::throttle::Throttle;
 
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     /// Fires when the server shall end.
     pub(crate) stop: CancellationToken,
     pub(crate) streams: StreamSlots,
+    pub(crate) inference: Inference,
     state: Mutex<Option<(Instant, Arc<Deployment>)>>,
 }
 
@@ -98,6 +100,7 @@ impl App {
             parameters: crate::openapi::query_parameters(&document),
             document: crate::openapi::text(&document).into(),
             streams: StreamSlots::new(config.streams_per_user),
+            inference: Inference::default(),
             state: Mutex::default(),
             bus,
             clock,
@@ -111,6 +114,15 @@ impl App {
     /// Calls a method that concerns nobody in particular.
     pub(crate) async fn ask<M: Method>(&self, request: &M::Request) -> Result<M::Reply, Fault> {
         timed(&self.metrics, self.bus.call::<M>(request)).await
+    }
+
+    /// Calls a method that concerns nobody in particular, so that a repeat with the same key has no second effect.
+    pub(crate) async fn ask_keyed<M: Method>(
+        &self,
+        key: Key,
+        request: &M::Request,
+    ) -> Result<M::Reply, Fault> {
+        timed(&self.metrics, self.bus.call::<M>(request).key(key)).await
     }
 
     /// Calls a method for a person.

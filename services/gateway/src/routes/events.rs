@@ -36,7 +36,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 /// What happens, as it happens.
 ///
 /// Events: `operation` (an operation's state), `machine` (`{kind, vm}`), `address` (a row of the pool, for administrators),
-/// `node`, `sandbox`, `service`, `session` (the resource with its `tenant`, or `removed`), and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
+/// `node`, `sandbox`, `service`, `session` (the resource with its `tenant`, or `removed`), `gpu_job`, `gpu_worker` (for administrators), `gpu_settings`, and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
 /// With `Last-Event-ID` it begins after that event, if that is still known.
 #[utoipa::path(get, path = "/api/events", operation_id = "events", tag = "Operations",
     params(("Last-Event-ID" = Option<String>, Header, description = "`id` of the last event that was seen.")),
@@ -142,6 +142,7 @@ impl Feed {
         event.revoked.is_none()
             && match &event.audience {
                 Audience::User(user) => *user == identity.user,
+                Audience::Owner(user) => *user == identity.user || identity.may(Scope::Admin),
                 Audience::Admins => identity.may(Scope::Admin),
                 Audience::Tenant(tenant) => self.tenants.contains(tenant),
                 Audience::Everybody => true,

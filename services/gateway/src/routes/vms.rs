@@ -476,7 +476,7 @@ fn wants(headers: &HeaderMap, name: HeaderName, value: &str) -> bool {
 
 /// The client's key within its user's own, so that nobody can use up another's; without one, the
 /// request itself, so that the bus may send it twice.
-fn idempotency_key(signed: &Signed, what: &str, headers: &HeaderMap) -> Answer<Key> {
+pub(super) fn idempotency_key(signed: &Signed, what: &str, headers: &HeaderMap) -> Answer<Key> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(Key::of(request_id()));
     };
