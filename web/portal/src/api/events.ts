@@ -1,5 +1,6 @@
 import type { QueryClient } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
+import { isFinal, toJob, toWorker, type Job, type Worker } from "./gpu";
 import { keys } from "./queries";
 import { toMachine, toOperation } from "./narrow";
 import type { AddressRow, Machine, MachineEvent, MachineView, Operation, OperationView } from "./types";
@@ -14,6 +15,9 @@ export type PortalEvent =
   | { type: "sandbox"; data: Sandbox | Removed }
   | { type: "service"; data: Service | Removed }
   | { type: "session"; data: WorkSession | Removed }
+  | { type: "gpu_job"; data: Job }
+  | { type: "gpu_worker"; data: Worker | { id: string; removed: true } }
+  | { type: "gpu_settings" }
   | { type: "reset" };
 
 /** Something of a tenant that is gone, by its id or its name. */
@@ -23,7 +27,7 @@ export interface Removed {
   key: string;
 }
 
-export const EVENT_TYPES = ["operation", "machine", "address", "node", "sandbox", "service", "session", "reset"] as const;
+export const EVENT_TYPES = ["operation", "machine", "address", "node", "sandbox", "service", "session", "gpu_job", "gpu_worker", "gpu_settings", "reset"] as const;
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
@@ -57,6 +61,19 @@ function workload<T>(value: unknown, read: (value: unknown) => T): T | Removed |
   }
 }
 
+function readable<T>(value: unknown, read: (value: unknown) => T): T | null {
+  try {
+    return read(value);
+  } catch {
+    return null;
+  }
+}
+
+function toWorkerEvent(value: unknown): Worker | { id: string; removed: true } {
+  if (isRecord(value) && value["removed"] === true && typeof value["id"] === "string") return { id: value["id"], removed: true };
+  return toWorker(value);
+}
+
 /** Reads one message of the stream; null for what this version does not know. */
 export function parseEvent(type: string, text: string): PortalEvent | null {
   let data: unknown;
@@ -84,7 +101,16 @@ export function parseEvent(type: string, text: string): PortalEvent | null {
       const found = workload(data, toSession);
       return found === null ? null : { type, data: found };
     }
+    case "gpu_job": {
+      const found = readable(data, toJob);
+      return found === null ? null : { type, data: found };
+    }
+    case "gpu_worker": {
+      const found = readable(data, toWorkerEvent);
+      return found === null ? null : { type, data: found };
+    }
     case "node":
+    case "gpu_settings":
     case "reset":
       return { type };
     default:
@@ -127,6 +153,13 @@ function place<T extends object>(
   });
   if (gone) void client.invalidateQueries({ queryKey: own });
   else client.setQueryData<T>(own, data);
+}
+
+/** What is over stays over; events leave the environment of a job out. */
+function newerJob(before: Job | undefined, next: Job): Job {
+  if (before === undefined) return next;
+  if (isFinal(before.state) && !isFinal(next.state)) return before;
+  return Object.keys(next.env).length === 0 ? { ...next, env: before.env } : next;
 }
 
 /** Applies one event to the cache. Lists that were never loaded stay unloaded. */
@@ -197,6 +230,28 @@ export function applyEvent(client: QueryClient, event: PortalEvent): void {
       place<WorkSession>(client, keys.sessions(tenant), keys.session(id), data, (item) => item.metadata.id);
       return;
     }
+    case "gpu_job": {
+      const job = event.data;
+      client.setQueryData<Job>(keys.gpuJob(job.id), (before) => (before === undefined ? undefined : newerJob(before, job)));
+      client.setQueryData<Job[]>(keys.gpuJobs, (list) => {
+        if (list === undefined) return undefined;
+        return list.some((item) => item.id === job.id) ? list.map((item) => (item.id === job.id ? newerJob(item, job) : item)) : [job, ...list];
+      });
+      return;
+    }
+    case "gpu_worker": {
+      const worker = event.data;
+      client.setQueryData<Worker[]>(keys.gpuWorkers, (list) => {
+        if (list === undefined) return undefined;
+        if ("removed" in worker) return list.filter((item) => item.id !== worker.id);
+        return list.some((item) => item.id === worker.id) ? list.map((item) => (item.id === worker.id ? worker : item)) : [...list, worker];
+      });
+      return;
+    }
+    case "gpu_settings":
+      void client.invalidateQueries({ queryKey: keys.gpuSettings });
+      void client.invalidateQueries({ queryKey: keys.gpuInference });
+      return;
     case "reset":
       void client.invalidateQueries();
       return;

@@ -1,6 +1,7 @@
 import { queryOptions, skipToken } from "@tanstack/react-query";
 import { api } from "./endpoints";
 import { ApiError } from "./client";
+import { gpu } from "./gpu";
 import type { OsKey, TierKey } from "./types";
 import { work, type Files } from "./workloads";
 
@@ -35,6 +36,12 @@ export const keys = {
   volumes: (tenant: string) => ["volumes", tenant] as const,
   apiKeys: (tenant: string) => ["api-keys", tenant] as const,
   hosts: ["hosts"] as const,
+  gpuJobs: ["gpu-jobs"] as const,
+  gpuJob: (id: string) => ["gpu-job", id] as const,
+  gpuWorkers: ["gpu-workers"] as const,
+  gpuInference: ["gpu-inference"] as const,
+  gpuSettings: ["gpu-settings"] as const,
+  gpuUsage: (days: number, everybody: boolean) => ["gpu-usage", days, everybody] as const,
 };
 
 export const queries = {
@@ -74,6 +81,13 @@ export const queries = {
   volumes: (tenant: string) => queryOptions({ queryKey: keys.volumes(tenant), queryFn: () => work.volumes(tenant) }),
   apiKeys: (tenant: string) => queryOptions({ queryKey: keys.apiKeys(tenant), queryFn: () => work.apiKeys(tenant) }),
   hosts: () => queryOptions({ queryKey: keys.hosts, queryFn: work.hosts }),
+
+  gpuJobs: () => queryOptions({ queryKey: keys.gpuJobs, queryFn: gpu.jobs }),
+  gpuJob: (id: string) => queryOptions({ queryKey: keys.gpuJob(id), queryFn: () => gpu.job(id) }),
+  gpuWorkers: () => queryOptions({ queryKey: keys.gpuWorkers, queryFn: gpu.workers }),
+  gpuInference: () => queryOptions({ queryKey: keys.gpuInference, queryFn: gpu.inference }),
+  gpuSettings: () => queryOptions({ queryKey: keys.gpuSettings, queryFn: gpu.settings }),
+  gpuUsage: (days: number, everybody: boolean) => queryOptions({ queryKey: keys.gpuUsage(days, everybody), queryFn: () => gpu.usage(days, everybody) }),
 };
 
 /** Refusals are final; only what may pass by itself is tried again. */

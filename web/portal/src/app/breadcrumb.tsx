@@ -1,18 +1,25 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { Link, useLocation } from "@tanstack/react-router";
+import type { Job } from "~/api/gpu";
 import { keys } from "~/api/queries";
 import type { Machine, Operation } from "~/api/types";
 import type { Sandbox } from "~/api/workloads";
-import { sandboxName, slugOf } from "~/features/sandboxes/name";
+import { imageName, sandboxName, slugOf } from "~/features/sandboxes/name";
 import { shortId } from "~/ui/format";
 import { ADMIN_NAV, MAIN_NAV, type Section } from "./nav";
+
+const GPU_PAGES: Record<string, string> = { jobs: "Jobs", workers: "Workers", usage: "Usage" };
+
+function jobName(job: Job | undefined, id: string): string {
+  return job === undefined ? shortId(id) : imageName(job.image);
+}
 
 /** Where we are, from the path and what the cache knows about it. */
 export function Breadcrumb() {
   const { pathname } = useLocation();
   const client = useQueryClient();
-  const [section = "", id] = pathname.split("/").filter((part) => part !== "");
-  const top = [...MAIN_NAV, ...ADMIN_NAV].find((item) => item.to === `/${section}`);
+  const [section = "", id, under] = pathname.split("/").filter((part) => part !== "");
+  const top = [...MAIN_NAV, ...ADMIN_NAV].find((item) => item.to === `/${section}` || item.to === `/${section}/${id ?? ""}`);
 
   const parent: { to: Section; label: string } | null =
     section === "operations" ? { to: "/machines", label: "Machines" } : top ? { to: top.to, label: top.label } : null;
@@ -32,6 +39,11 @@ export function Breadcrumb() {
     } else if (section === "sandboxes") {
       const known = client.getQueriesData<Sandbox>({ queryKey: ["sandbox"] }).find(([key]) => key[2] === id)?.[1];
       leaf = id === "new" ? "New" : known ? sandboxName(known) : slugOf(id);
+    } else if (section === "gpu") {
+      const page = GPU_PAGES[id] ?? null;
+      leaf = under === undefined ? page : under === "new" ? "Submit job" : jobName(client.getQueryData<Job>(keys.gpuJob(under)), under);
+    } else if (section === "settings") {
+      leaf = "GPU";
     } else if (section === "services") {
       leaf = id === "new" ? "New" : decodeURIComponent(id);
     } else {

@@ -1,17 +1,19 @@
 import type { ComponentType, SVGProps } from "react";
-import { ActivityIcon, AddressIcon, HostIcon, KeyIcon, MachinesIcon, NodesIcon, SandboxIcon, ServiceIcon, SessionIcon, TraceIcon } from "~/ui/icons";
+import { ActivityIcon, AddressIcon, GpuIcon, HostIcon, KeyIcon, MachinesIcon, NodesIcon, SandboxIcon, ServiceIcon, SessionIcon, SettingsIcon, TraceIcon } from "~/ui/icons";
 
 export type Section =
   | "/machines"
   | "/sandboxes"
   | "/services"
   | "/sessions"
+  | "/gpu"
   | "/access"
   | "/nodes"
   | "/hosts"
   | "/addresses"
   | "/activity"
-  | "/traces";
+  | "/traces"
+  | "/settings/gpu";
 
 export interface NavItem {
   to: Section;
@@ -25,6 +27,7 @@ export const MAIN_NAV: readonly NavItem[] = [
   { to: "/sandboxes", label: "Sandboxes", short: "Sandboxes", icon: SandboxIcon },
   { to: "/services", label: "Services", short: "Services", icon: ServiceIcon },
   { to: "/sessions", label: "Sessions", short: "Sessions", icon: SessionIcon },
+  { to: "/gpu", label: "GPU", short: "GPU", icon: GpuIcon },
   { to: "/access", label: "Keys and tokens", short: "Access", icon: KeyIcon },
 ];
 
@@ -34,6 +37,7 @@ export const ADMIN_NAV: readonly NavItem[] = [
   { to: "/addresses", label: "Addresses", short: "Addresses", icon: AddressIcon },
   { to: "/activity", label: "Activity", short: "Activity", icon: ActivityIcon },
   { to: "/traces", label: "Traces", short: "Traces", icon: TraceIcon },
+  { to: "/settings/gpu", label: "Settings", short: "Settings", icon: SettingsIcon },
 ];
 
 /** Sections that show what belongs to a tenant. */
@@ -43,5 +47,5 @@ export function isOfTenant(pathname: string): boolean {
 
 /** Sections that need no cluster of machines. */
 export function needsNoCluster(pathname: string): boolean {
-  return isOfTenant(pathname) || /^\/hosts(\/|$)/.test(pathname);
+  return isOfTenant(pathname) || /^\/(hosts|gpu|settings)(\/|$)/.test(pathname);
 }

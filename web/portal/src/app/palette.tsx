@@ -37,15 +37,20 @@ export default function Palette({ admin, onClose }: { admin: boolean; onClose: (
   const { data: services } = useQuery(queries.services(tenant));
   const { data: tenants } = useQuery(queries.tenants());
 
-  const goto: Entry[] = [...MAIN_NAV, ...(admin ? ADMIN_NAV : [])].map((item) => ({
-    id: `go${item.to}`,
-    label: item.label,
-    run: () => void navigate({ to: item.to }),
-  }));
+  const goto: Entry[] = [
+    ...[...MAIN_NAV, ...(admin ? ADMIN_NAV : [])].map((item) => ({
+      id: `go${item.to}`,
+      label: item.label,
+      run: () => void navigate({ to: item.to }),
+    })),
+    { id: "go/gpu/jobs", label: "GPU jobs", run: () => void navigate({ to: "/gpu/jobs" }) },
+    { id: "go/gpu/workers", label: "GPU workers", run: () => void navigate({ to: "/gpu/workers" }) },
+  ];
   const act: Entry[] = [
     { id: "create", label: "Create machine", run: () => void navigate({ to: "/machines/new" }) },
     { id: "create-sandbox", label: "Create sandbox", run: () => void navigate({ to: "/sandboxes/new" }) },
     { id: "create-service", label: "Create service", run: () => void navigate({ to: "/services/new" }) },
+    { id: "submit-job", label: "Submit GPU job", run: () => void navigate({ to: "/gpu/jobs/new" }) },
   ];
   const looks: Entry[] = THEMES.map((theme) => ({
     id: `theme-${theme.key}`,

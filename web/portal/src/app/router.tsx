@@ -236,6 +236,57 @@ const workSessionRoute = createRoute({
   component: lazyRouteComponent(() => import("~/features/sessions/detail"), "SessionPage"),
 });
 
+const gpuRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/gpu",
+  loader: ({ context }) => {
+    void context.client.query(queries.gpuInference()).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/gpu/inference"), "GpuPage"),
+});
+
+const gpuJobsRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/gpu/jobs",
+  loader: ({ context }) => {
+    void context.client.query(queries.gpuJobs()).catch(ignore);
+    void context.client.query(queries.gpuWorkers()).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/gpu/jobs"), "GpuJobsPage"),
+});
+
+const submitJobRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/gpu/jobs/new",
+  // The job that is to be submitted once more.
+  validateSearch: (search: Record<string, unknown>): { from?: string } => (typeof search["from"] === "string" ? { from: search["from"] } : {}),
+  component: lazyRouteComponent(() => import("~/features/gpu/submit"), "SubmitJobPage"),
+});
+
+const gpuJobRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/gpu/jobs/$jobId",
+  loader: ({ context, params }) => {
+    void context.client.query(queries.gpuJob(params.jobId)).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/gpu/job"), "GpuJobPage"),
+});
+
+const gpuWorkersRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/gpu/workers",
+  loader: ({ context }) => {
+    void context.client.query(queries.gpuWorkers()).catch(ignore);
+  },
+  component: lazyRouteComponent(() => import("~/features/gpu/workers"), "GpuWorkersPage"),
+});
+
+const gpuUsageRoute = createRoute({
+  getParentRoute: () => sessionRoute,
+  path: "/gpu/usage",
+  component: lazyRouteComponent(() => import("~/features/gpu/usage"), "GpuUsagePage"),
+});
+
 const adminRoute = createRoute({
   getParentRoute: () => sessionRoute,
   id: "admin",
@@ -281,6 +332,12 @@ const traceRoute = createRoute({
   component: lazyRouteComponent(() => import("~/features/traces/page"), "TracePage"),
 });
 
+const gpuSettingsRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/settings/gpu",
+  component: lazyRouteComponent(() => import("~/features/settings/gpu"), "GpuSettingsPage"),
+});
+
 const operationTraceRoute = createRoute({
   getParentRoute: () => sessionRoute,
   path: "/operations/$operationId/trace",
@@ -320,7 +377,13 @@ const routeTree = rootRoute.addChildren([
       workSessionsRoute,
       workSessionRoute,
     ]),
-    adminRoute.addChildren([nodesRoute, hostsRoute, addressesRoute, activityRoute, tracesRoute, traceRoute]),
+    gpuRoute,
+    gpuJobsRoute,
+    submitJobRoute,
+    gpuJobRoute,
+    gpuWorkersRoute,
+    gpuUsageRoute,
+    adminRoute.addChildren([nodesRoute, hostsRoute, addressesRoute, activityRoute, tracesRoute, traceRoute, gpuSettingsRoute]),
   ]),
 ]);
 

@@ -2,6 +2,7 @@ import { http, HttpResponse } from "msw";
 import type { Fault } from "~/api/types";
 import * as data from "./data";
 import { fault } from "./fault";
+import { gpuHandlers } from "./gpu";
 import { workHandlers } from "./work";
 
 export function ok(value: unknown, status = 200) {
@@ -15,6 +16,7 @@ export function refuse(status: number, code: string, message: string, extra: Par
 /** A calm installation with an administrator signed in. Tests override single routes. */
 export const handlers = [
   ...workHandlers,
+  ...gpuHandlers,
   http.get("*/api/setup/status", () => ok({ configured: true, needs_admin_setup: false, missing: [] })),
   http.get("*/api/me", () => ok(data.me)),
   http.get("*/api/catalog", () => ok(data.catalog)),

@@ -13,6 +13,8 @@ export const INPUT =
 
 export interface FieldProps extends Omit<TextFieldProps, "className" | "children"> {
   label: string;
+  /** Spoken, not shown: where something beside it says the same. */
+  hideLabel?: boolean;
   description?: ReactNode;
   /** Shown under the field and announced; marks the field invalid. */
   error?: string | null | undefined;
@@ -24,7 +26,7 @@ export interface FieldProps extends Omit<TextFieldProps, "className" | "children
   inputRef?: Ref<HTMLInputElement>;
 }
 
-export function Field({ label, description, error, placeholder, mono, rows, aside, inputRef, type, ...props }: FieldProps) {
+export function Field({ label, hideLabel, description, error, placeholder, mono, rows, aside, inputRef, type, ...props }: FieldProps) {
   const [shown, setShown] = useState(false);
   const isPassword = type === "password";
   const font = mono ? "font-mono text-sm" : "";
@@ -36,7 +38,7 @@ export function Field({ label, description, error, placeholder, mono, rows, asid
       className="flex min-w-0 flex-col gap-1.5"
       validationBehavior="aria"
     >
-      <div className="flex items-baseline justify-between gap-3">
+      <div className={hideLabel === true ? "sr-only" : "flex items-baseline justify-between gap-3"}>
         <Label className="text-sm font-medium">{label}</Label>
         {aside}
       </div>

@@ -228,3 +228,16 @@ export const ExpandIcon = (p: IconProps) => (
     <path d="M9.5 2.5h4v4M13.5 2.5 9 7M6.5 13.5h-4v-4M2.5 13.5 7 9" />
   </Icon>
 );
+export const GpuIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <rect x="3.25" y="3.25" width="9.5" height="9.5" rx="1.4" />
+    <path d="M6.25 6.25h3.5v3.5h-3.5zM5.5 1.5v1.75M10.5 1.5v1.75M5.5 12.75v1.75M10.5 12.75v1.75M1.5 5.5h1.75M1.5 10.5h1.75M12.75 5.5h1.75M12.75 10.5h1.75" />
+  </Icon>
+);
+export const SettingsIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <path d="M2 4.5h5.5M11.5 4.5H14M2 11.5h2.5M8.5 11.5H14" />
+    <circle cx="9.5" cy="4.5" r="2" />
+    <circle cx="6.5" cy="11.5" r="2" />
+  </Icon>
+);

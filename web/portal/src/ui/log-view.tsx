@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
+import { memo, useEffect, useMemo, useRef, useState, type ReactNode } from "react";
 import { ToggleButton } from "react-aria-components/ToggleButton";
 import { ansi } from "./ansi";
 import { Button } from "./button";
@@ -6,7 +6,9 @@ import { cx } from "./cx";
 import { plural } from "./format";
 
 export interface LogRow {
+  /** Grows from line to line. */
   id: number;
+  /** When it was written; empty where nobody knows. */
   at: string;
   /** Whether it came as an error. */
   loud: boolean;
@@ -21,13 +23,27 @@ function clock(at: string): string {
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleTimeString(undefined, { hour12: false });
 }
 
-function Line({ row, wrap, needle }: { row: LogRow; wrap: boolean; needle: string }) {
+/** The same lines stay in the same chunk while others come and go, so that only what is new is drawn. */
+function inChunks(rows: readonly LogRow[]): { key: number; rows: LogRow[] }[] {
+  const chunks: { key: number; rows: LogRow[] }[] = [];
+  for (const row of rows) {
+    const key = Math.floor(row.id / CHUNK);
+    const last = chunks.at(-1);
+    if (last?.key === key) last.rows.push(row);
+    else chunks.push({ key, rows: [row] });
+  }
+  return chunks;
+}
+
+const Line = memo(function Line({ row, wrap, needle }: { row: LogRow; wrap: boolean; needle: string }) {
   const hit = needle !== "" && row.text.toLowerCase().includes(needle);
   return (
-    <div className={cx("flex gap-3 px-4", hit && "bg-wait-soft", row.loud && !hit && "bg-bad-faint")}>
-      <time dateTime={row.at} title={row.at} className="shrink-0 text-muted select-none max-sm:hidden">
-        {clock(row.at)}
-      </time>
+    <div className={cx("flex min-h-5 gap-3 px-4", hit && "bg-wait-soft", row.loud && !hit && "bg-bad-faint")}>
+      {row.at !== "" ? (
+        <time dateTime={row.at} title={row.at} className="shrink-0 text-muted select-none max-sm:hidden">
+          {clock(row.at)}
+        </time>
+      ) : null}
       {row.loud ? <span className="sr-only">stderr </span> : null}
       <span className={cx("min-w-0", wrap ? "break-words whitespace-pre-wrap wrap-anywhere" : "whitespace-pre")}>
         {ansi(row.text).map((span, index) => (
@@ -38,7 +54,7 @@ function Line({ row, wrap, needle }: { row: LogRow; wrap: boolean; needle: strin
       </span>
     </div>
   );
-}
+});
 
 function Toggle({ label, isSelected, onChange }: { label: string; isSelected: boolean; onChange: (on: boolean) => void }) {
   return (
@@ -53,17 +69,14 @@ function Toggle({ label, isSelected, onChange }: { label: string; isSelected: bo
 }
 
 /** A log to read, search and follow. Parts that are out of sight cost nothing to draw. */
-export function LogView({ label, rows, note, empty }: { label: string; rows: readonly LogRow[]; note?: ReactNode; empty: ReactNode }) {
+export function LogView({ label, rows, note, empty, tall }: { label: string; rows: readonly LogRow[]; note?: ReactNode; empty: ReactNode; /** Where the log is what the page is about. */ tall?: boolean }) {
   const box = useRef<HTMLDivElement>(null);
   const [follow, setFollow] = useState(true);
   const [wrap, setWrap] = useState(true);
   const [needle, setNeedle] = useState("");
   const wanted = needle.trim().toLowerCase();
   const hits = useMemo(() => (wanted === "" ? null : rows.filter((row) => row.text.toLowerCase().includes(wanted)).length), [rows, wanted]);
-  const chunks = useMemo(
-    () => Array.from({ length: Math.ceil(rows.length / CHUNK) }, (_, index) => rows.slice(index * CHUNK, (index + 1) * CHUNK)),
-    [rows],
-  );
+  const chunks = useMemo(() => inChunks(rows), [rows]);
 
   useEffect(() => {
     const element = box.current;
@@ -108,11 +121,11 @@ export function LogView({ label, rows, note, empty }: { label: string; rows: rea
             const isEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;
             if (isEnd !== follow) setFollow(isEnd);
           }}
-          className="max-h-96 min-h-24 overflow-auto py-2 font-mono text-xs leading-5 data-focus-visible:-outline-offset-2"
+          className={cx(tall === true ? "max-h-[min(44rem,70dvh)] min-h-64" : "max-h-96 min-h-24", "overflow-auto py-2 font-mono text-xs leading-5 data-focus-visible:-outline-offset-2")}
         >
           {chunks.map((chunk) => (
-            <div key={chunk[0]?.id ?? 0} className="[contain-intrinsic-size:auto_4000px] [content-visibility:auto]">
-              {chunk.map((row) => (
+            <div key={chunk.key} className="[contain-intrinsic-size:auto_4000px] [content-visibility:auto]">
+              {chunk.rows.map((row) => (
                 <Line key={row.id} row={row} wrap={wrap} needle={wanted} />
               ))}
             </div>
