@@ -11,6 +11,7 @@ use nimbus_service::Outbox;
 use nimbus_store::{Store, StoreError, Tx};
 
 use crate::admin::Holder;
+use crate::bus_mint::BusMint;
 use crate::config::AuthConfig;
 use crate::error::AuthError;
 use crate::password::Passwords;
@@ -18,7 +19,8 @@ use crate::signing::Signer;
 use crate::store;
 use crate::throttle::Throttle;
 
-/// The service's state. Clones share. What it can do stands in `account.rs`, `session.rs`, `token.rs` and `key.rs`.
+/// The service's state. Clones share. What it can do stands in `account.rs`, `session.rs`, `token.rs`,
+/// `key.rs` and `machine_token.rs`.
 #[derive(Clone)]
 pub(crate) struct Auth {
     pub(crate) store: Store,
@@ -32,6 +34,8 @@ pub(crate) struct Auth {
     pub(crate) session_lifetime: std::time::Duration,
     /// The installation's admin token, where there is one.
     pub(crate) admin: Holder,
+    /// Makes credentials for the bus.
+    pub(crate) mint: BusMint,
 }
 
 impl Auth {
@@ -48,6 +52,7 @@ impl Auth {
             passwords: Passwords::new(),
             session_lifetime: config.session_lifetime,
             admin: Holder::none(),
+            mint: BusMint::default(),
             store,
             outbox,
             clock,
@@ -124,9 +129,10 @@ impl Auth {
     }
 }
 
-/// Refuses callers who are no person: a key is not its maker, and the operator never registered.
+/// Refuses callers who are no person: a key is not its maker, a machine not its owner, and the operator
+/// never registered.
 pub(crate) fn require_person(caller: &Identity) -> Result<(), Fault> {
-    if caller.key.is_none() && !caller.is_operator() {
+    if caller.key.is_none() && caller.machine.is_none() && !caller.is_operator() {
         return Ok(());
     }
     let code = nimbus_errors::Code::AuthPermissionDenied;

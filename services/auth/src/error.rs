@@ -68,6 +68,9 @@ pub(crate) enum AuthError {
     /// The caller may not make or end API keys.
     #[error("an API key cannot manage API keys, and other credentials need workloads:write")]
     NotKeeper,
+    /// Nobody on another host could use a credential for the bus.
+    #[error("the bus of this installation cannot be reached from other hosts")]
+    BusNotReachable,
     /// This installation has no admin token, so there is none to rotate.
     #[error("this server was started without an admin token")]
     NoAdminToken,
@@ -152,7 +155,7 @@ impl Coded for AuthError {
             Self::EmailTaken | Self::TokenNameTaken { .. } | Self::KeyNameTaken { .. } => {
                 Code::OpAlreadyExists
             }
-            Self::NotFirst | Self::NoAdminToken => Code::OpConflict,
+            Self::NotFirst | Self::NoAdminToken | Self::BusNotReachable => Code::OpConflict,
             Self::BadCredentials | Self::WrongPassword | Self::BadCredential => Code::AuthUnauthorized,
             Self::Limited { .. } => Code::RateLimited,
             Self::Overloaded => Code::RateOverloaded,

@@ -5,7 +5,8 @@
 //!                                      ├─▶ access token (Ed25519 JWT, minutes) ─▶ every service
 //!  personal access token (scripts) ────┤
 //!  API key (programs, by grants) ──────┤
-//!  admin token (a file) ───────────────┘
+//!  admin token (a file) ───────────────┤
+//!  token inside a machine (GPUs only) ─┘
 //! ```
 //!
 //! Stored are Argon2id hashes of passwords and SHA-256 hashes of secrets; the signing key is sealed.
@@ -14,10 +15,13 @@
 mod account;
 pub mod admin;
 mod auth;
+mod bus_mint;
 mod check;
 mod config;
 mod error;
+mod join;
 mod key;
+mod machine_token;
 mod methods;
 mod password;
 mod secret;
@@ -25,6 +29,7 @@ mod session;
 mod signing;
 mod store;
 mod store_key;
+mod store_machine;
 mod throttle;
 mod token;
 
@@ -33,6 +38,7 @@ use std::sync::Arc;
 use nimbus_service::{Ctx, OnError, Outbox, RunError};
 use nimbus_store::{Migration, migrations};
 
+pub use bus_mint::BusMint;
 pub use config::{AuthConfig, AuthConfigError};
 
 use crate::auth::Auth;
@@ -42,14 +48,15 @@ const MIGRATIONS: &[Migration] = migrations![
     "0001_init" => include_str!("../migrations/0001_init.sql"),
     "0002_outbox" => "CREATE TABLE auth_outbox (id TEXT PRIMARY KEY, body TEXT NOT NULL, created_at BIGINT NOT NULL);",
     "0003_key" => include_str!("../migrations/0003_key.sql"),
+    "0004_machine_token" => include_str!("../migrations/0004_machine_token.sql"),
 ];
 
-/// Serves until `ctx.stop` fires. Ready once every subscription is live.
+/// Serves until `ctx.stop` fires. Ready once every subscription is live. `mint` makes credentials for the bus.
 ///
 /// # Errors
 /// Settings that cannot be; no encryption key, or another one than the signing key was sealed under;
 /// a database or bus that fails while starting.
-pub async fn run(ctx: Ctx, config: AuthConfig) -> Result<(), RunError> {
+pub async fn run(ctx: Ctx, config: AuthConfig, mint: BusMint) -> Result<(), RunError> {
     config
         .validate()
         .map_err(|error| RunError::other("the settings of sign-in cannot be used", error))?;
@@ -62,6 +69,7 @@ pub async fn run(ctx: Ctx, config: AuthConfig) -> Result<(), RunError> {
     let failed = |error| RunError::other("could not open the accounts", error);
     let signer = Signer::open(&store, &sealer, &ctx.clock).await.map_err(failed)?;
     let mut auth = Auth::new(store, outbox, ctx.clock.clone(), signer, &config);
+    auth.mint = mint;
     if let Some(path) = &config.admin_token_file {
         auth.admin = admin::Holder::open(path.clone(), ctx.clock.clone())
             .map_err(|error| RunError::other("the admin token's file cannot be used", error))?;

@@ -3,9 +3,10 @@
 use nimbus_bus::{Bus, BusError, Incoming, Method, Serving};
 use nimbus_errors::Fault;
 use nimbus_proto::auth::{
-    ChangePassword, CreateKey, CreateToken, ExchangeAdmin, ExchangeKey, ExchangeSession, ExchangeToken,
-    ForgetTenant, ListKeys, ListSessions, ListTokens, Login, Logout, Me, Register, RevokeKey, RevokeSession,
-    RevokeToken, RotateAdmin, Setup, VerifyingKeys,
+    ChangePassword, CreateJoinToken, CreateKey, CreateMachineToken, CreateToken, ExchangeAdmin, ExchangeKey,
+    ExchangeSession, ExchangeToken, ForgetTenant, JoinHost, ListKeys, ListSessions, ListTokens, Login,
+    Logout, Me, MintBus, Register, RevokeKey, RevokeMachineToken, RevokeSession, RevokeToken, RotateAdmin,
+    Setup, VerifyingKeys,
 };
 
 use crate::auth::{Auth, require_account, require_person};
@@ -89,6 +90,29 @@ pub(crate) async fn serve(bus: &Bus, auth: &Auth) -> Result<Serving, BusError> {
     }))
     .method::<ForgetTenant, _, _>(with(auth, |auth, call: Incoming<ForgetTenant>| async move {
         Ok(auth.forget_tenant(call.user()?, &call.request).await?)
+    }))
+    .method::<CreateMachineToken, _, _>(with(
+        auth,
+        |auth, call: Incoming<CreateMachineToken>| async move {
+            Ok(auth.create_machine_token(call.request).await?)
+        },
+    ))
+    .method::<RevokeMachineToken, _, _>(with(
+        auth,
+        |auth, call: Incoming<RevokeMachineToken>| async move {
+            Ok(auth.revoke_machine_token(call.request).await?)
+        },
+    ))
+    .method::<MintBus, _, _>(with(auth, |auth, call: Incoming<MintBus>| async move {
+        Ok(auth.mint.mint(&call.request))
+    }))
+    .method::<CreateJoinToken, _, _>(with(auth, |auth, call: Incoming<CreateJoinToken>| async move {
+        let caller = call.user()?.clone();
+        auth.require_living(&caller).await?;
+        Ok(auth.create_join_token(&caller, call.request).await?)
+    }))
+    .method::<JoinHost, _, _>(with(auth, |auth, call: Incoming<JoinHost>| async move {
+        Ok(auth.join_host(&call.request).await?)
     }))
     .method::<ListSessions, _, _>(with(auth, |auth, call: Incoming<ListSessions>| async move {
         require_account(call.user()?)?;

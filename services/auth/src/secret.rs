@@ -12,6 +12,10 @@ use crate::error::AuthError;
 pub(crate) const TOKEN_PREFIX: &str = "nbp_";
 /// What API keys begin with.
 pub(crate) const KEY_PREFIX: &str = "nimbus_ak_";
+/// What tokens with which hosts join begin with.
+const JOIN_PREFIX: &str = "nimbus_jt_";
+/// What the tokens inside machines begin with.
+pub(crate) const MACHINE_PREFIX: &str = "nbv_";
 /// Longest text that is taken for a secret.
 const LONGEST: usize = 128;
 
@@ -36,6 +40,21 @@ pub(crate) fn token() -> Result<(Secret, String), AuthError> {
 /// A new API key, and the part of it that may be shown.
 pub(crate) fn key() -> Result<(Secret, String), AuthError> {
     prefixed(KEY_PREFIX)
+}
+
+/// A new token of a machine.
+pub(crate) fn machine() -> Result<Secret, AuthError> {
+    Ok(prefixed(MACHINE_PREFIX)?.0)
+}
+
+/// A new token with which a host can join.
+pub(crate) fn join() -> Result<Secret, AuthError> {
+    Ok(prefixed(JOIN_PREFIX)?.0)
+}
+
+/// Whether a secret looks like the token of a machine.
+pub(crate) fn is_machine(secret: &Secret) -> bool {
+    secret.reveal().starts_with(MACHINE_PREFIX)
 }
 
 fn prefixed(prefix: &str) -> Result<(Secret, String), AuthError> {

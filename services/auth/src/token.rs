@@ -110,7 +110,12 @@ impl Auth {
 
     /// An access token for the personal access token with this secret. It makes its user an
     /// administrator only if it was made for that.
+    ///
+    /// The token inside a machine is shown in the same places and comes here too.
     pub(crate) async fn exchange_token(&self, secret: &Secret) -> Result<Exchanged, AuthError> {
+        if secret::is_machine(secret) {
+            return self.exchange_machine_token(secret).await;
+        }
         let hash = secret::hash(secret).ok_or(AuthError::BadCredential)?;
         let now = self.clock.now();
         let live = store::live_token(&self.store, &hash, now)

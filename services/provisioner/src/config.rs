@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nimbus_config::{Csv, csv, seconds_or_text};
+use url::Url;
 
 /// Machines: placement, cloud-init and pacing. Flag over environment over file over default.
 #[derive(Clone, Debug, clap::Args)]
@@ -125,4 +126,12 @@ pub struct ProvisionerConfig {
     /// Pause between two looks at the power state of the machines.
     #[arg(id = "machine_watch", long = "machine-watch-interval", env = "NIMBUS_MACHINE_WATCH_SECONDS", default_value = "5s", value_parser = seconds_or_text)]
     pub watch_interval: Duration,
+
+    /// How long preparing a machine for GPUs may take, once it is ready. After that it is kept, with a warning.
+    #[arg(id = "gpu_inject_timeout", long = "gpu-inject-timeout", env = "NIMBUS_GPU_INJECT_TIMEOUT_SECONDS", default_value = "60s", value_parser = seconds_or_text)]
+    pub gpu_inject_timeout: Duration,
+
+    /// Where machines reach the portal; told by the process, which has it from the same setting as the edge.
+    #[arg(skip)]
+    pub public_url: Option<Url>,
 }

@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod accounts;
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
 mod keys;
+mod machines;
 mod replicas;
 #[cfg(test)]
 mod throttling;

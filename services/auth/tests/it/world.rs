@@ -1,10 +1,11 @@
 //! What a test needs: a bus, a database, replicas of the service, and callers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use clap::Parser;
-use nimbus_auth::AuthConfig;
+use nimbus_auth::{AuthConfig, BusMint};
 use nimbus_bus::{
     AccessToken, Authority, Bus, Caller, ConnectOptions, EmbeddedNats, EmbeddedOptions, Verify, service_user,
 };
@@ -49,15 +50,15 @@ pub(crate) struct World {
     pub(crate) db: Database,
     pub(crate) key_file: Utf8PathBuf,
     pub(crate) admin_file: Utf8PathBuf,
-    authority: Authority,
-    nats: EmbeddedNats,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) nats: EmbeddedNats,
     _dir: camino_tempfile::Utf8TempDir,
 }
 
 impl World {
     pub(crate) async fn start(db: &Database) -> Self {
         let dir = camino_tempfile::tempdir().unwrap();
-        let authority = Authority::open(dir.path().join("bus")).unwrap();
+        let authority = Arc::new(Authority::open(dir.path().join("bus")).unwrap());
         let options = EmbeddedOptions {
             data_dir: dir.path().to_owned(),
             authority: Some(&authority),
@@ -92,6 +93,14 @@ impl World {
     }
 
     pub(crate) async fn replica_with(&self, flags: &[&str]) -> Result<Replica, RunError> {
+        self.replica_that_mints(flags, BusMint::default()).await
+    }
+
+    pub(crate) async fn replica_that_mints(
+        &self,
+        flags: &[&str],
+        mint: BusMint,
+    ) -> Result<Replica, RunError> {
         #[derive(Parser)]
         struct Line {
             #[command(flatten)]
@@ -111,7 +120,7 @@ impl World {
             instance: "test".into(),
             ready: ready.clone(),
         };
-        let mut running = tokio::spawn(nimbus_auth::run(ctx, config));
+        let mut running = tokio::spawn(nimbus_auth::run(ctx, config, mint));
         tokio::select! {
             () = within(ready.wait()) => Ok(Replica { stop, tasks, running }),
             ended = &mut running => match ended.unwrap() {

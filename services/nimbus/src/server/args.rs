@@ -1,6 +1,6 @@
 //! Settings of a server process.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -69,6 +69,10 @@ pub(crate) struct ListenArgs {
     /// Listen on an address that other computers reach.
     #[arg(long, env = "NIMBUS_ALLOW_NETWORK", value_parser = nimbus_config::flag)]
     pub(crate) allow_network: bool,
+
+    /// Where people, their machines and GPU boxes reach the portal: https://nimbus.example.org.
+    #[arg(long, env = "APP_URL", value_name = "URL", value_parser = public)]
+    pub(crate) public_url: Option<Url>,
 
     /// File to write once the server is ready: a JSON object with url, pid and data_dir.
     #[arg(long, env = "NIMBUS_READY_FILE", value_name = "FILE")]
@@ -142,6 +146,26 @@ pub(crate) struct BusArgs {
     /// PEM file with the authority of the nats-server's certificate; given, TLS is required.
     #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
     pub(crate) nats_ca_file: Option<Utf8PathBuf>,
+
+    /// Have the server inside this program listen here too, with TLS, for GPU boxes and agents of other
+    /// hosts: 0.0.0.0:4222. Without it they use HTTP.
+    #[arg(
+        long,
+        env = "NIMBUS_BUS_LISTEN",
+        value_name = "ADDRESS:PORT",
+        conflicts_with = "nats_url"
+    )]
+    pub(crate) bus_listen: Option<SocketAddr>,
+
+    /// Where other hosts reach the bus: tls://nimbus.example.org:4222 [default: the address of
+    /// --bus-listen, if it is a certain one].
+    #[arg(long, env = "NIMBUS_BUS_PUBLIC_URL", value_name = "URL", value_parser = bus_address)]
+    pub(crate) bus_public_url: Option<Url>,
+
+    /// Folder that `nimbus bus init` wrote: with a nats-server beside Nimbus, what credentials for other
+    /// hosts are made with.
+    #[arg(long, env = "NIMBUS_BUS_AUTHORITY", value_name = "DIR", requires = "nats_url")]
+    pub(crate) bus_authority: Option<Utf8PathBuf>,
 }
 
 /// The cluster that machines are made in.
@@ -197,6 +221,33 @@ fn host(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// An address of ours, as others are told it.
+fn public(text: &str) -> Result<Url, &'static str> {
+    const WRONG: &str = "expected the address of this portal, such as https://nimbus.example.org";
+    let url: Url = text.trim().parse().map_err(|_| WRONG)?;
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.path() == "/";
+    if matches!(url.scheme(), "https" | "http") && url.host().is_some() && plain {
+        Ok(url)
+    } else {
+        Err(WRONG)
+    }
+}
+
+fn bus_address(text: &str) -> Result<Url, &'static str> {
+    const WRONG: &str = "expected where other hosts reach the bus, such as tls://nimbus.example.org:4222";
+    let url: Url = text.trim().parse().map_err(|_| WRONG)?;
+    let named = url.host_str().is_some_and(|host| !host.is_empty()) && url.port().is_some();
+    if url.scheme() == "tls" && named && url.username().is_empty() && matches!(url.path(), "" | "/") {
+        Ok(url)
+    } else {
+        Err(WRONG)
+    }
+}
+
 fn token_id(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     let well_formed = text.split_once('!').is_some_and(|(user, name)| {
@@ -231,6 +282,20 @@ mod tests {
         );
         assert!(host("ftp://pve1").unwrap_err().contains("expected"));
         assert!(host("").is_err());
+        assert!(public("https://nimbus.example.org").is_ok() && public("http://10.0.0.7:8080/").is_ok());
+        for wrong in [
+            "nimbus",
+            "ftp://x",
+            "https://a:b@x",
+            "https://x/path",
+            "https://x/?q",
+        ] {
+            assert!(public(wrong).is_err(), "{wrong}");
+        }
+        assert!(bus_address("tls://nimbus.example.org:4222").is_ok());
+        for wrong in ["nimbus:4222", "nats://x:4222", "tls://x", "tls://:4222"] {
+            assert!(bus_address(wrong).is_err(), "{wrong}");
+        }
         assert!(token_id("root@pam!nimbus").is_ok());
         for wrong in ["root!nimbus", "root@pam", "@pam!x", "root@!x", "root@pam!"] {
             assert!(token_id(wrong).is_err(), "{wrong}");

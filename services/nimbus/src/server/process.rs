@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use camino::Utf8PathBuf;
+use nimbus_auth::BusMint;
 use nimbus_model::Clock;
 use nimbus_provisioner::ClusterAccess;
 use nimbus_service::{Ctx, Ready, RunError, Tasks};
@@ -85,6 +86,8 @@ struct Services {
     rest: Group,
     /// Fired by a task that the process cannot do without.
     process: CancellationToken,
+    /// What auth makes credentials for the bus with.
+    mint: BusMint,
 }
 
 /// Services that are stopped together.
@@ -108,6 +111,8 @@ impl Running {
             discoverable,
         } = plan;
         args.data.data_dir = absolute(&args.data.data_dir);
+        args.gateway.public_url = args.listen.public_url.clone();
+        args.provisioner.public_url = args.listen.public_url.clone();
         let mut listening = match services.contains(&Service::Gateway) {
             true => Some(listen::bind(&args.listen)?),
             false => None,
@@ -154,6 +159,11 @@ impl Running {
             edge: Group::default(),
             rest: Group::default(),
             process: CancellationToken::new(),
+            mint: if services.contains(&Service::Auth) {
+                ground.mint()?
+            } else {
+                BusMint::default()
+            },
         };
         let mut readies = Vec::new();
         for service in &services {
@@ -290,6 +300,7 @@ impl Running {
                 "pid": std::process::id(),
                 "data_dir": self.args.data.data_dir,
                 "nats_url": match &self.ground { Ground::Embedded { nats, .. } => Some(nats.url()), Ground::External(_) => None },
+                "nats_ca_file": match &self.ground { Ground::Embedded { nats, .. } => nats.ca_file(), Ground::External(_) => None },
                 "start_ms": milliseconds,
             });
             write_whole(path, &facts.to_string())?;
@@ -363,7 +374,7 @@ impl Services {
                     .spawn(async move { (service, Box::pin(work).await) }.instrument(span));
             }
             Service::Auth => {
-                let work = nimbus_auth::run(ctx, args.auth.clone());
+                let work = nimbus_auth::run(ctx, args.auth.clone(), self.mint.clone());
                 self.rest
                     .running
                     .spawn(async move { (service, Box::pin(work).await) }.instrument(span));
