@@ -192,10 +192,10 @@ async fn what_is_said_is_heard_by_whom_it_is_for() {
     assert_eq!(within(hears.next()).await.unwrap().payload, "cancel");
 }
 
-/// One message of a consumer, as a plain client pulls it; none when there is none now.
+/// One message of a consumer, as a plain client pulls it; none when none comes in half a second.
 async fn pull(client: &Client, inbox: &mut Subscriber, name: &str, to: &str) -> Option<Message> {
     let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{name}");
-    let request = Bytes::from_static(br#"{"batch":1,"no_wait":true}"#);
+    let request = Bytes::from_static(br#"{"batch":1,"expires":500000000}"#);
     client
         .publish_with_reply(subject, to.to_owned(), request)
         .await
@@ -203,7 +203,7 @@ async fn pull(client: &Client, inbox: &mut Subscriber, name: &str, to: &str) -> 
     let message = within(inbox.next()).await.unwrap();
     match message.status {
         None => Some(message),
-        Some(StatusCode::NOT_FOUND) => None,
+        Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => None,
         Some(other) => panic!("pulling answered {other}"),
     }
 }
