@@ -29,7 +29,7 @@ fn published<E: Event>() -> String {
 /// | ippool | auth's verifying keys | address | user signed in, credential revoked |
 /// | workloads | every agent's methods; auth's verifying keys | tenant, sandbox, service, session, egress, host | credential revoked, its own |
 /// | provisioner | ippool's reserve, confirm, allocate, release, status; auth's verifying keys and machine tokens; gpu's injection | operation, machine | credential revoked |
-/// | gpu-scheduler | auth's verifying keys and credentials for the bus | gpu-job, gpu-worker, gpu-settings | credential revoked, its own jobs |
+/// | gpu-scheduler | auth's verifying keys and credentials for the bus | gpu-job, gpu-worker, gpu-settings; assignments, words to boxes | credential revoked; requests of boxes |
 #[must_use]
 pub fn of(service: &str) -> Option<Grants> {
     let keys = auth::VerifyingKeys::subject();
@@ -57,6 +57,8 @@ pub fn of(service: &str) -> Option<Grants> {
                 auth::CreateKey::subject(),
                 auth::RevokeKey::subject(),
                 auth::ForgetTenant::subject(),
+                auth::CreateJoinToken::subject(),
+                auth::JoinHost::subject(),
                 keys,
                 ippool::List::subject(),
                 ippool::Status::subject(),
@@ -241,12 +243,16 @@ pub fn of(service: &str) -> Option<Grants> {
                 "nimbus.v1.event.gpu-worker.>".to_owned(),
                 "nimbus.v1.event.gpu-settings.>".to_owned(),
             ],
-            events_subscribe: vec![
-                published::<event::CredentialRevoked>(),
-                published::<event::GpuJobChanged>(),
-            ],
+            events_subscribe: vec![published::<event::CredentialRevoked>()],
             leases: true,
-            ..Grants::default()
+            // Replicas tell each other by wakes that a job has more to read, or a box a job to fetch.
+            says: vec![subject::control("*"), "nimbus.v1.gpu.wake.>".to_owned()],
+            hears: subject::REQUESTS
+                .into_iter()
+                .chain(["nimbus.v1.gpu.wake.>"])
+                .map(str::to_owned)
+                .collect(),
+            ..Grants::default().managing(JOBS_STREAM, subject::JOBS)
         },
         _ => return None,
     })
