@@ -36,8 +36,8 @@ dev: tools $(DEBUG) ## run a server with a simulated cluster on 127.0.0.1:8080
 test: tools-test engine $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
 	@ops/dev/test.sh
 
-.PHONY: test-rust test-portal test-python test-pve test-api test-clients test-e2e
-test-rust test-portal test-python test-pve test-api test-clients test-e2e: tools-test engine $(DEBUG) $(NPM) ## one part of `make test`
+.PHONY: test-rust test-portal test-python test-pve test-api test-clients test-e2e test-ops test-compose
+test-rust test-portal test-python test-pve test-api test-clients test-e2e test-ops test-compose: tools-test engine $(DEBUG) $(NPM) ## one part of `make test`
 	@ops/dev/test.sh $(@:test-%=%)
 
 .PHONY: bench
@@ -46,6 +46,16 @@ bench: tools $(NIMBUS) ## measure the budgets, ours and raw in one run
 
 .PHONY: build
 build: tools $(NIMBUS) ## the release binary at target/release/nimbus
+
+.PHONY: compose-test
+compose-test: test-compose ## compose.yaml on this machine's engine: kill each container, restart all, restore a backup
+
+# PROFILE=debug makes it of target/debug/nimbus, without the debug information.
+.PHONY: image
+image: tools $(if $(filter debug,$(PROFILE)),$(DEBUG),$(NIMBUS)) ## the OCI image at target/image/nimbus.tar, given to the engine as nimbus:VERSION if one answers; PROFILE=debug
+	@ops/image/build.py nimbus --binary target/$(or $(PROFILE),release)/nimbus --out target/image --strip \
+	    $(if $(shell docker info >/dev/null 2>&1 && echo yes),--load)
+	@if [ -x target/gx10/gx10-worker ]; then ops/image/build.py gx10-worker --binary target/gx10/gx10-worker --out target/image; fi
 
 .PHONY: generate
 generate: tools $(NATS) ## write the checked-in files that are made from code

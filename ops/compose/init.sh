@@ -111,6 +111,7 @@ mkdir -p "$secrets/bus"
     chown 472:0 /secrets/grafana-password
     chown "$(id -u postgres)" /secrets/postgres-password
     chown 0:0 /secrets/bus/authority.json /secrets/tls/ca.key
+    find /secrets -type f -exec chmod 600 {} +
     chmod 755 /secrets/tls /secrets/bus /secrets/bus/creds
     chmod 644 /secrets/tls/ca.pem /secrets/bus/nats-server.conf'
 say "ready: docker compose up -d"

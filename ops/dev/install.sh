@@ -38,6 +38,10 @@ test_tools() {
     need chromium chromium
     need unzip unzip
     need docker-registry docker-registry
+    # For the tests of the deployment: the proxy, what checks alerts, and what makes certificates.
+    [ -x /usr/sbin/haproxy ] || need haproxy haproxy
+    need promtool prometheus
+    need openssl openssl
     # Debian keeps these out of the PATH of a user who is not root.
     [ -x /usr/sbin/debootstrap ] || need debootstrap debootstrap
     [ -x /usr/sbin/ip ] || need ip iproute2

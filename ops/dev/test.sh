@@ -2,7 +2,7 @@
 # Runs the test suites and says at the end which passed. `make test` builds what they need first.
 #
 #   ops/dev/test.sh                all of them
-#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal python pve api clients e2e
+#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal python pve api clients e2e ops compose
 #   ops/dev/test.sh clean          stop the private PostgreSQL and remove its data
 #
 # Every suite runs even when one before it failed; the exit code is 1 when any did.
@@ -193,6 +193,19 @@ e2e() {
     NIMBUS_BIN=$binary npm --prefix web test -w e2e
 }
 
+# Dashboards, alerts and runbooks: do they speak of what there is?
+ops() {
+    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/observability
+}
+
+# compose.yaml on the engine of this machine: everything once, every container killed, everything restarted.
+compose() {
+    engine || return 1
+    ops/dev/engine.sh images nats postgres haproxy || return 1
+    ops/image/build.py nimbus --binary "$binary" --strip --out target/image/test --tag nimbus.test/nimbus:1 --load || return 1
+    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/compose
+}
+
 if [ "${1:-}" = clean ]; then
     [ ! -d "$data" ] || ops/dev/postgres.sh stop "$data" "$port"
     rm -rf "$data"
@@ -200,13 +213,13 @@ if [ "${1:-}" = clean ]; then
 fi
 
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal python pve api clients e2e rust)
+[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal python pve api clients ops compose e2e rust)
 
 passed=0 failed=0 skipped=0
 lines=()
 for suite in "${suites[@]}"; do
     case $suite in
-    fmt | lint | deny | rust | doc | portal | python | pve | api | clients | e2e) ;;
+    fmt | lint | deny | rust | doc | portal | python | pve | api | clients | e2e | ops | compose) ;;
     *)
         echo "$0: there is no suite $suite" >&2
         exit 2

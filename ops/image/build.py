@@ -118,7 +118,21 @@ def build(name: str, spec: dict, binary: Path, args: argparse.Namespace) -> None
     (args.out / f"{name}.digest").write_text(manifest + "\n")
     print(f"{tar}: {tag}, {tar.stat().st_size / 1e6:.1f} MB, {manifest}")
     if args.load:
-        subprocess.run([os.environ.get("ENGINE", "docker"), "load", "--quiet", "--input", str(tar)], check=True)
+        load(tar, tag)
+
+
+def load(tar: Path, tag: str) -> None:
+    """Gives it to the engine; the image that had the name before goes, unless a container still has it."""
+    engine = os.environ.get("ENGINE", "docker")
+
+    def known() -> str:
+        told = subprocess.run([engine, "image", "inspect", "--format", "{{.Id}}", tag], capture_output=True, text=True, check=False)
+        return told.stdout.strip()
+
+    before = known()
+    subprocess.run([engine, "load", "--quiet", "--input", str(tar)], check=True, stdout=subprocess.DEVNULL)
+    if before and before != known():
+        subprocess.run([engine, "image", "rm", before], capture_output=True, check=False)
 
 
 def base_files(libraries: list[Path]) -> list[tuple[str, bytes | None, int]]:

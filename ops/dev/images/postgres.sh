@@ -31,10 +31,12 @@ write() { # write FILE
     entrypoint >"$work/usr/local/bin/docker-entrypoint.sh"
     chmod 755 "$work/usr/local/bin/docker-entrypoint.sh"
     pack "$work" "$1"
-    mkdir -p "$work/owned/var/lib/postgresql/data"
+    # As in the public image: a tmpfs takes over the mode of the folder that it covers.
+    mkdir -p "$work/owned/var/lib/postgresql/data" "$work/owned/var/run/postgresql"
+    chmod 1777 "$work/owned/var/run/postgresql"
     chmod 700 "$work/owned/var/lib/postgresql/data"
     tar -C "$work/owned" --sort=name --mtime=@0 --numeric-owner --owner=999 --group=999 --format=posix \
-        --pax-option=delete=atime,delete=ctime -rf "$1" ./var/lib/postgresql
+        --pax-option=delete=atime,delete=ctime -rf "$1" ./var/lib/postgresql ./var/run/postgresql
 }
 
 entrypoint() {

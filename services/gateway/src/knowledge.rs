@@ -28,7 +28,18 @@ const CHAPTERS: &[(&str, &[&str])] = &[
     ("SDK", &["sdk", "python", "mcp", "cli"]),
     ("Errors", &["errors"]),
     ("Capabilities", &["capabilities"]),
-    ("Operate", &["configuration", "operate", "bus", "benchmarks"]),
+    (
+        "Operate",
+        &[
+            "configuration",
+            "operate",
+            "deploy",
+            "runbooks",
+            "log-reference",
+            "bus",
+            "benchmarks",
+        ],
+    ),
 ];
 
 /// One page.

@@ -1,0 +1,157 @@
+"""compose.yaml as an operator runs it: what it can do, what it may not, and what becomes of it when parts of it die."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
+
+import nimbus  # noqa: E402
+from world import PUBLIC_KEY, TENANT, Deployment, Load, engine, eventually, run, service_of  # noqa: E402
+
+SERVICES = [
+    "proxy", "gateway-1", "gateway-2", "auth", "ippool", "provisioner", "workloads", "sandbox-agent", "nats", "postgres",
+]
+
+
+def test_a_machine_is_ordered(deployment: Deployment) -> None:
+    with deployment.api() as api:
+        order = {"hostname": "first", "tier": "small", "os_template": "debian-12", "ssh_pubkey": PUBLIC_KEY}
+        made = api.post("/api/vms", json=order, timeout=120)
+        assert made.status_code == 200, made.text
+        rows = api.get("/api/vms").json()["data"]
+    assert [row["Hostname"] if "Hostname" in row else row["hostname"] for row in rows] == ["first"]
+
+
+def test_a_sandbox_runs_commands_for_a_program(deployment: Deployment, sandbox: str) -> None:
+    with nimbus.Nimbus(endpoint=deployment.base, tenant_id=TENANT, token=deployment.operator) as client:
+        result = client.sandboxes.exec(sandbox, ["sh", "-c", "echo hello; exit 3"])
+    assert (result.stdout, result.exit_code) == ("hello\n", 3)
+
+
+def test_no_container_has_more_rights_than_it_needs(deployment: Deployment, sandbox: str) -> None:
+    seen = set()
+    for container in deployment.containers():
+        service, host, config = service_of(container), container["HostConfig"], container["Config"]
+        if service == "pve-sim":
+            continue
+        seen.add(service)
+        assert host["ReadonlyRootfs"], service
+        assert not host["Privileged"], service
+        assert [one.upper() for one in host["CapDrop"]] == ["ALL"], service
+        assert "no-new-privileges:true" in host["SecurityOpt"], service
+        assert host["Memory"] > 0 and host["NanoCpus"] > 0 and host["PidsLimit"] > 0, service
+        if service != "volumes":
+            assert config["User"].split(":")[0] not in ("", "0", "root"), service
+            assert not host["CapAdd"], service
+        sockets = [mount["Destination"] for mount in container["Mounts"] if mount["Destination"].endswith("docker.sock")]
+        assert bool(sockets) == (service == "sandbox-agent"), service
+    assert seen == {*SERVICES, "volumes"}
+
+
+def test_secrets_are_files_that_only_their_reader_can_read(deployment: Deployment) -> None:
+    folder = deployment.dir / "secrets"
+    public = {"tls/ca.pem", "bus/nats-server.conf"}
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    assert len(files) >= 14
+    words = set()
+    for file in files:
+        name = str(file.relative_to(folder))
+        mode = file.stat().st_mode & 0o777
+        assert mode == (0o644 if name in public else 0o600), f"{name} has {mode:o}"
+        if name in ("postgres-password", "encryption-key", "database-url"):
+            words.add(file.read_text().strip())
+    words.add("simulated")
+    for container in deployment.containers():
+        if service_of(container) == "pve-sim":
+            continue
+        told = json.dumps([container["Config"]["Env"], container["Config"]["Cmd"], container["Config"]["Labels"]])
+        assert not [word for word in words if word in told], service_of(container)
+
+
+def test_init_again_changes_nothing(deployment: Deployment) -> None:
+    folder = deployment.dir / "secrets"
+
+    def state() -> dict[str, tuple[bytes, int, int]]:
+        files = (one for one in folder.rglob("*") if one.is_file())
+        return {str(one): (one.read_bytes(), one.stat().st_mode, one.stat().st_uid) for one in files}
+
+    # The configuration holds certificates of accounts with the second they were signed in.
+    before = {name: value for name, value in state().items() if not name.endswith("nats-server.conf")}
+    run(["ops/compose/init.sh"], NIMBUS_ENV_FILE=str(deployment.env_file))
+    after = {name: value for name, value in state().items() if not name.endswith("nats-server.conf")}
+    assert before == after
+
+
+def test_figures_are_not_for_the_network(deployment: Deployment) -> None:
+    assert httpx.get(deployment.base + "/metrics").status_code == 404
+    assert httpx.get(deployment.base + "/health").json()["ok"] is True
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_killed_container_loses_nothing(deployment: Deployment, sandbox: str, service: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: it kills processes of containers as a crash would")
+    deployment.settled()
+    victim = next(one for one in deployment.containers() if service_of(one) == service)
+    with Load(deployment, sandbox, f"kill-{service}", stubborn=True) as load:
+        eventually("the load runs", 30, lambda: len(load.orders) >= 1 and len(load.lines) >= 2)
+        deployment.kill(victim)
+
+        def back() -> bool:
+            now = json.loads(engine("inspect", victim["Id"]))[0]
+            return bool(now["RestartCount"] > victim["RestartCount"] and now["State"]["Running"])
+
+        eventually(f"{service} is started again", 60, back)
+        ordered = len(load.orders)
+        eventually("orders are taken again", 60, lambda: len(load.orders) > ordered + 1)
+        deployment.settled()
+    print(f"{service} killed: {load.answered} requests answered, {len(load.failures)} failed and were repeated")
+    nothing_is_lost(deployment, sandbox, load)
+
+
+def test_a_rolling_restart_fails_no_request(deployment: Deployment, sandbox: str) -> None:
+    deployment.settled()
+    before = {one["Id"] for one in deployment.containers()}
+    with Load(deployment, sandbox, "rolling") as load:
+        eventually("the load runs", 30, lambda: len(load.orders) >= 1 and len(load.lines) >= 2)
+        said = run(["ops/compose/rolling.sh"], COMPOSE=" ".join(deployment.compose))
+        deployment.settled()
+    print(f"{load.answered} requests answered, {len(load.failures)} failed{said}")
+    assert load.failures == []
+    nothing_is_lost(deployment, sandbox, load)
+    kept = {service_of(one) for one in deployment.containers() if one["Id"] in before}
+    assert kept == {"proxy", "nats", "postgres", "volumes", "pve-sim"}
+
+
+def nothing_is_lost(deployment: Deployment, sandbox: str, load: Load) -> None:
+    """Every order that was taken is a machine of its own, and every command ran once."""
+    with deployment.api() as api:
+        for hostname, operation in load.orders.items():
+
+            def ended(operation: str = operation) -> Any:
+                row = api.get(f"/api/operations/{operation}").json()["data"]
+                return row if row["state"] in ("succeeded", "failed") else None
+
+            row = eventually(f"the order of {hostname} has ended", 120, ended)
+            assert row["state"] == "succeeded", json.dumps(row)
+        guests = [guest["name"] for guest in api.get("/api/cluster/vms").json()["data"] if guest["nimbus_managed"]]
+        rows = [{key.lower(): value for key, value in row.items()} for row in api.get("/api/vms?limit=500").json()["data"]]
+    assert sorted(guests) == sorted(row["hostname"] for row in rows)
+    assert set(load.orders) <= set(guests)
+    for key in ("hostname", "vmid", "ip"):
+        values = [row[key] for row in rows]
+        assert len(set(values)) == len(values), f"{key}: {values}"
+    with deployment.api(deployment.operator) as api:
+        shown = api.post(
+            f"/api/tenants/{TENANT}/sandboxes/{sandbox}/exec",
+            json={"argv": ["grep", f"^{load.word}-", "/tmp/lines"], "timeoutMs": 10_000})
+    assert shown.is_success, shown.text
+    written = shown.json()["stdout"].split()
+    assert len(set(written)) == len(written), "a command ran twice"
+    assert set(load.lines) <= set(written), "a command that was answered did not run"

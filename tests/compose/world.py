@@ -1,0 +1,267 @@
+"""A deployment of compose.yaml on this machine's engine, and clients that keep it busy."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse battery"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE6w2mHWRPZeQFlDXDvKDW0UDYGDdIdRzHKcfRl0pzOJ somebody@example.org"
+TENANT = "compose"
+SANDBOX = {
+    "profile": "worker",
+    "spec": {
+        "owner": {"kind": "standalone", "displayName": "test"},
+        "backend": "container",
+        "root": {"kind": "oci_image", "source": {"kind": "reference", "reference": "nimbus.test/busybox:1"}},
+        "process": {"argv": ["sleep", "86400"]},
+    },
+}
+# As the images of ops/dev/images and `make image` are called.
+IMAGES = {
+    "NIMBUS_IMAGE": "nimbus.test/nimbus:1",
+    "NATS_IMAGE": "nimbus.test/nats:1",
+    "POSTGRES_IMAGE": "nimbus.test/postgres:1",
+    "PROXY_IMAGE": "nimbus.test/haproxy:1",
+}
+
+
+def eventually(what: str, seconds: float, probe: Callable[[], Any]) -> Any:
+    """The first answer of `probe` that is true; an assertion when there is none in time."""
+    until = time.monotonic() + seconds
+    last: object = None
+    while time.monotonic() < until:
+        try:
+            last = probe()
+            if last:
+                return last
+        except (httpx.HTTPError, AssertionError) as error:
+            last = error
+        time.sleep(0.2)
+    raise AssertionError(f"{what}: not within {seconds} s; last: {last!r}")
+
+
+class Deployment:
+    """One project of Compose with settings, secrets and folders of its own."""
+
+    def __init__(self) -> None:
+        self.name = f"nimbus-test-{os.getpid()}-{secrets.token_hex(2)}"
+        # Sockets of sandboxes lie below it, and their paths are bounded.
+        self.dir = Path(tempfile.mkdtemp(prefix="nimbus-compose-", dir="/tmp"))
+        self.dir.chmod(0o755)
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        self.env_file = self.dir / "env"
+        compose = os.environ.get("NIMBUS_TEST_COMPOSE") or str(ROOT / "target/venv/bin/docker-compose")
+        self.compose = [
+            compose, "--env-file", str(self.env_file), "--project-name", self.name,
+            "-f", "compose.yaml", "-f", "tests/compose/compose.test.yaml",
+        ]
+        self.token = ""
+        self.operator = ""
+
+    def start(self) -> None:
+        settings = {name: os.environ.get(f"NIMBUS_TEST_{name}", image) for name, image in IMAGES.items()}
+        settings |= {
+            "DOCKER_GID": str(os.stat("/var/run/docker.sock").st_gid),
+            "NIMBUS_SECRETS": str(self.dir / "secrets"),
+            "NIMBUS_SANDBOX_DIR": str(self.dir / "s"),
+            "NIMBUS_SANDBOX_HOST": self.name,
+            # Warm containers would be left behind when the last one of them is killed.
+            "NIMBUS_SANDBOX_WARM": "0",
+            "NIMBUS_HTTP_PORT": str(self.port),
+            "NIMBUS_HTTPS_PORT": str(free_port()),
+            "NIMBUS_EDGE_SUBNET": f"172.30.{100 + os.getpid() % 100}.0/28",
+            "PROXMOX_HOST": "http://pve-sim:8006",
+            "PROXMOX_TOKEN_ID": "root@pam!nimbus",
+            "PROXMOX_TOKEN_SECRET_FILE": "/run/secrets/proxmox-token-secret",
+            "IP_POOL_START": "10.1.0.20",
+            "IP_POOL_END": "10.1.0.250",
+            "GATEWAY_IP": "10.1.0.1",
+            "NIMBUS_READY_SSH_PROBE": "false",
+        }
+        self.env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        (self.dir / "secrets").mkdir()
+        (self.dir / "secrets/proxmox-token-secret").write_text("simulated")
+        run(["ops/compose/init.sh"], NIMBUS_ENV_FILE=str(self.env_file))
+        self.run("up", "-d", "--wait", "--wait-timeout", "300")
+        eventually("every service answers", 60, lambda: httpx.get(self.base + "/ready").status_code == 200)
+        self.operator = self.run("exec", "-T", "auth", "nimbus", "auth", "token").strip()
+        self.first_user()
+
+    def first_user(self) -> None:
+        person = {"name": "Ada", "email": "ada@example.org", "password": PASSWORD}
+        with httpx.Client(base_url=self.base, headers={"Origin": self.base}) as browser:
+            assert browser.post("/api/setup/admin", json=person).is_success
+            made = browser.post("/api/tokens", json={"name": "tests", "scopes": ["machines:read", "machines:write", "admin"]})
+            assert made.status_code == 201, made.text
+            self.token = made.json()["data"]["token"]
+
+    def run(self, *arguments: str) -> str:
+        return run([*self.compose, *arguments])
+
+    def api(self, token: str | None = None) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.base, headers={"Authorization": f"Bearer {token or self.token}"}, timeout=httpx.Timeout(60, connect=5))
+
+    def containers(self) -> list[dict[str, Any]]:
+        """What the engine says of each container that runs or should."""
+        ids = engine("ps", "-aq", "--filter", f"label=com.docker.compose.project={self.name}").split()
+        return json.loads(engine("inspect", *ids)) if ids else []
+
+    def settled(self) -> None:
+        """Waits until every container is as healthy as it can say, and every service answers."""
+
+        def healthy() -> bool:
+            states = [one["State"] for one in self.containers() if service_of(one) != "volumes"]
+            return all(state["Running"] and state.get("Health", {}).get("Status", "healthy") == "healthy" for state in states)
+
+        eventually(f"{self.name} is healthy", 120, healthy)
+        eventually("every service answers", 60, lambda: httpx.get(self.base + "/ready").status_code == 200)
+
+    def kill(self, container: dict[str, Any]) -> None:
+        """Ends its process as a crash would: the engine's own `kill` would also tell it not to restart."""
+        os.kill(container["State"]["Pid"], signal.SIGKILL)
+
+    def logs(self, into: Path) -> None:
+        into.mkdir(parents=True, exist_ok=True)
+        (into / "compose.log").write_text(run([*self.compose, "logs", "--no-color", "--timestamps"], check=False))
+
+    def end(self) -> None:
+        """Takes everything down; the names of what is left."""
+        with self.api(self.operator) as api:
+            # Ends its sandboxes. When this fails, what is left is found below.
+            api.delete(f"/api/tenants/{TENANT}")
+        self.run("down", "--volumes", "--remove-orphans", "--timeout", "20")
+        mine = f"label=com.docker.compose.project={self.name}"
+        sandboxes = f"label=io.nimbus.sandbox.host={self.name}"
+        orphans = engine("ps", "-aq", "--filter", sandboxes).split()
+        if orphans:
+            engine("rm", "-f", *orphans)
+        left = orphans + engine("ps", "-aq", "--filter", mine).split()
+        left += engine("volume", "ls", "-q", "--filter", mine).split() + engine("network", "ls", "-q", "--filter", mine).split()
+        shutil.rmtree(self.dir, ignore_errors=True)
+        assert left == [], f"{self.name} left {left}"
+
+
+def service_of(container: dict[str, Any]) -> str:
+    return str(container["Config"]["Labels"]["com.docker.compose.service"])
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def engine(*arguments: str) -> str:
+    return run(["docker", *arguments])
+
+
+def run(command: list[str], check: bool = True, **environment: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, check=False)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+@dataclass
+class Load:
+    """People at work: who look, who order machines, and who run commands in a sandbox."""
+
+    deployment: Deployment
+    sandbox: str
+    word: str
+    # Whether what failed is asked again with the same key until it is answered.
+    stubborn: bool = False
+    failures: list[str] = field(default_factory=list)
+    answered: int = 0
+    orders: dict[str, str] = field(default_factory=dict)
+    # What commands have written in the sandbox, by their answers.
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=work) for work in (self._look, self._look, self._order, self._execute)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, api: httpx.Client, method: str, path: str, **content: Any) -> httpx.Response | None:
+        begun = time.monotonic()
+        try:
+            answer = api.request(method, path, **content)
+            why = "" if answer.is_success else f"{answer.status_code} {answer.text[:300]}"
+        except httpx.HTTPError as error:
+            answer, why = None, repr(error)
+        with self._lock:
+            if why:
+                self.failures.append(f"{time.strftime('%H:%M:%S')} {method} {path} after {time.monotonic() - begun:.1f} s: {why}")
+            else:
+                self.answered += 1
+        return answer if answer is not None and answer.is_success else None
+
+    def _insist(self, *arguments: Any, **content: Any) -> httpx.Response | None:
+        until = time.monotonic() + 120
+        while (answer := self._ask(*arguments, **content)) is None and self.stubborn and time.monotonic() < until:
+            time.sleep(0.2)
+        return answer
+
+    def _look(self) -> None:
+        with self.deployment.api() as api:
+            while not self._stop.is_set():
+                for path in ("/api/me", "/api/vms", "/api/operations", "/api/ips"):
+                    self._ask(api, "GET", path)
+                self._stop.wait(0.05)
+
+    def _order(self) -> None:
+        with self.deployment.api() as api:
+            number = 0
+            while not self._stop.is_set():
+                hostname = f"{self.word}-{number:02}"
+                number += 1
+                body = {"hostname": hostname, "tier": "small", "os_template": "debian-12", "ssh_pubkey": PUBLIC_KEY}
+                headers = {"Prefer": "respond-async", "Idempotency-Key": hostname}
+                answer = self._insist(api, "POST", "/api/vms", json=body, headers=headers)
+                if answer is not None:
+                    with self._lock:
+                        self.orders[hostname] = answer.json()["data"]["id"]
+                self._stop.wait(1.5)
+
+    def _execute(self) -> None:
+        with self.deployment.api(self.deployment.operator) as api:
+            number = 0
+            while not self._stop.is_set():
+                number += 1
+                line = f"{self.word}-{number}"
+                body = {"commandId": line, "argv": ["sh", "-c", f"echo {line} | tee -a /tmp/lines"], "timeoutMs": 10_000}
+                answer = self._insist(api, "POST", f"/api/tenants/{TENANT}/sandboxes/{self.sandbox}/exec", json=body)
+                if answer is not None:
+                    with self._lock:
+                        self.lines.append(line)
+                        if answer.json()["stdout"] != f"{line}\n":
+                            self.failures.append(f"exec {line} printed {answer.text}")
+                self._stop.wait(0.3)
