@@ -231,6 +231,31 @@ pub enum BusUser {
     SandboxAgent(Hostname),
 }
 
+/// Asks for a token with which a host can join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenRequest {
+    /// The only host that may use it; `None` for any.
+    pub host: Option<Hostname>,
+}
+
+/// A token with which a host can join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// `nimbus_jt_…`, good for one host.
+    pub token: Secret,
+    /// How long it is good.
+    pub expires_in_s: u32,
+}
+
+/// A host that joins: its agent becomes a user of the bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinHostRequest {
+    /// What an administrator was given.
+    pub token: Secret,
+    /// Its name.
+    pub host: Hostname,
+}
+
 /// A credential for the bus, for somebody on another host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MintedCredential {
@@ -414,3 +439,10 @@ method!(/// Makes a credential for the bus; none when this installation's bus ca
     MintBus = auth.mint_bus, 3000 ms, Never, Service, BusUser => Option<MintedCredential>,
     samples BusUser::GpuWorker("gx10".parse().expect("a DNS label"))
         => Some(MintedCredential { url: "tls://nimbus.example.org:4222".into(), ca_pem: None, credentials: Secret::new("creds") }));
+method!(/// Makes a token with which a host can join within a quarter of an hour.
+    CreateJoinToken = auth.create_join_token, 3000 ms, Never, Admin, JoinTokenRequest => JoinToken,
+    samples JoinTokenRequest { host: None } => JoinToken { token: Secret::new("nimbus_jt_00ff"), expires_in_s: 900 });
+method!(/// Lets a host join, in exchange for such a token, which is good no more then.
+    JoinHost = auth.join_host, 5000 ms, Never, Service, JoinHostRequest => MintedCredential,
+    samples JoinHostRequest { token: Secret::new("nimbus_jt_00ff"), host: "host-a".parse().expect("a DNS label") }
+        => MintedCredential { url: "tls://nimbus.example.org:4222".into(), ca_pem: None, credentials: Secret::new("creds") });

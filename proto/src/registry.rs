@@ -103,6 +103,8 @@ registry![
     auth::CreateMachineToken,
     auth::RevokeMachineToken,
     auth::MintBus,
+    auth::CreateJoinToken,
+    auth::JoinHost,
     ippool::Reserve,
     ippool::Confirm,
     ippool::Allocate,
