@@ -89,7 +89,10 @@ export interface Worker {
   pool: string;
   state: WorkerState;
   standing: Standing;
+  /** What it runs; only administrators are told. */
   job_id: string | null;
+  /** Whether it runs something; null where that is not told. */
+  busy: boolean | null;
   address: string;
   model: string;
   base_url: string;
@@ -241,6 +244,7 @@ export function toWorker(value: unknown): Worker {
     state: known(WORKER_STATES, value["state"], "unknown"),
     standing: known(STANDINGS, value["standing"], "active"),
     job_id: text(value["job_id"]),
+    busy: typeof value["busy"] === "boolean" ? value["busy"] : text(value["job_id"]) === null ? null : true,
     address: text(value["address"]) ?? "",
     model: text(value["model"]) ?? "",
     base_url: text(value["base_url"]) ?? "",

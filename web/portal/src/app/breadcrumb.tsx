@@ -21,8 +21,14 @@ export function Breadcrumb() {
   const [section = "", id, under] = pathname.split("/").filter((part) => part !== "");
   const top = [...MAIN_NAV, ...ADMIN_NAV].find((item) => item.to === `/${section}` || item.to === `/${section}/${id ?? ""}`);
 
-  const parent: { to: Section; label: string } | null =
-    section === "operations" ? { to: "/machines", label: "Machines" } : top ? { to: top.to, label: top.label } : null;
+  const parent: { to: Section | "/gpu/jobs"; label: string } | null =
+    section === "operations"
+      ? { to: "/machines", label: "Machines" }
+      : section === "gpu" && under !== undefined
+        ? { to: "/gpu/jobs", label: "GPU jobs" }
+        : top
+          ? { to: top.to, label: top.label }
+          : null;
   if (parent === null) return null;
 
   let leaf: string | null = null;

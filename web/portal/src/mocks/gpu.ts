@@ -65,6 +65,7 @@ export function worker(part: Partial<Worker> = {}): Worker {
     state: "online",
     standing: "active",
     job_id: JOB_ID,
+    busy: part.job_id !== null,
     address: "10.0.0.9",
     model: "microsoft/Phi-3-mini-4k-instruct",
     base_url: "http://10.0.0.9:8000",

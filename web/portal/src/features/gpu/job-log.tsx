@@ -1,6 +1,6 @@
 import { useQueryClient } from "@tanstack/react-query";
-import { useState, useSyncExternalStore } from "react";
-import { followLog, logUrl, type Job } from "~/api/gpu";
+import { useState, useSyncExternalStore, type ReactNode } from "react";
+import { followLog, isFinal, logUrl, type Job } from "~/api/gpu";
 import { keys } from "~/api/queries";
 import { explain } from "~/app/problem";
 import { Button } from "~/ui/button";
@@ -54,7 +54,7 @@ function Feed({ job, from, onWhole }: { job: Job; from: number; onWhole: () => v
           </a>
         </div>
       ) : null}
-      <LogView label="log" tall rows={state.rows} note={<Phase state={state} />} empty={<Empty job={job} state={state} />} />
+      <LogView label="log" tall rows={state.rows} note={<Phase state={state} isOver={isFinal(job.state)} />} empty={<Empty job={job} state={state} />} />
       {job.log_truncated ? (
         <div className="border-t border-line p-3">
           <Notice tone="wait" title="The log was cut" role="status">
@@ -68,12 +68,17 @@ function Feed({ job, from, onWhole }: { job: Job; from: number; onWhole: () => v
   );
 }
 
-function Phase({ state }: { state: JobFeedState }) {
+function Phase({ state, isOver }: { state: JobFeedState; isOver: boolean }) {
+  return <span className="text-xs text-muted">{phaseOf(state, isOver)}</span>;
+}
+
+function phaseOf(state: JobFeedState, isOver: boolean): ReactNode {
   switch (state.phase) {
+    case "following":
+      if (!isOver) return <StatusDot tone="good">Live</StatusDot>;
+      return <StatusDot tone="idle">Loading</StatusDot>;
     case "loading":
       return <StatusDot tone="idle">Loading</StatusDot>;
-    case "following":
-      return <StatusDot tone="good">Live</StatusDot>;
     case "lost":
       return (
         <StatusDot tone="wait" moving>
@@ -81,13 +86,13 @@ function Phase({ state }: { state: JobFeedState }) {
         </StatusDot>
       );
     case "ended":
-      return <span className="text-xs text-muted">Complete</span>;
+      return "Complete";
   }
 }
 
 function Empty({ job, state }: { job: Job; state: JobFeedState }) {
   if (state.phase === "lost") return explain(state.error).what;
-  if (state.phase === "loading") return "Loading the log.";
+  if (state.phase === "loading" || (state.phase === "following" && isFinal(job.state))) return "Loading the log.";
   if (job.state === "queued") return `It waits: ${doing(job) ?? "in the queue"}. What it prints is shown here as soon as it runs.`;
   if (state.phase === "ended") return job.started_at === null ? "It never ran, so it printed nothing." : "It printed nothing.";
   return job.phase === "running" ? "It has printed nothing yet." : "Its container does not run yet.";

@@ -39,7 +39,7 @@ function columns(viewer: { admin: boolean; id: string }): ColumnDef<Job>[] {
     },
     {
       id: "doing",
-      header: "Now",
+      header: "Detail",
       phone: "line",
       cell: (job) => <Doing job={job} />,
     },
@@ -143,7 +143,7 @@ export function GpuJobsPage() {
             options={[
               { key: "all", label: "All", count },
               { key: "active", label: "Active", count: active.length },
-              { key: "over", label: "Over", count: count - active.length },
+              { key: "over", label: "Ended", count: count - active.length },
             ]}
             value={shown}
             onChange={setShown}

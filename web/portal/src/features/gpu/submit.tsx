@@ -118,7 +118,7 @@ function SubmitForm({ initial }: { initial: JobDraft | (() => JobDraft) }) {
 
   const waiting = (jobs.data ?? []).filter((job) => job.state === "queued" && job.pool === draft.pool).length;
   const takers = (workers.data ?? []).filter((worker) => worker.pool === draft.pool && worker.state === "online" && worker.standing === "active");
-  const idle = takers.filter((worker) => worker.job_id === null);
+  const idle = takers.filter((worker) => worker.busy === false);
 
   return (
     <Form
@@ -281,6 +281,7 @@ function Options({ draft, change, problems: shown, pools, admin }: { draft: JobD
   ].filter((part) => part !== null);
   return (
     <section aria-label="Options" className="rounded-lg border border-line bg-panel">
+      <h2 className="sr-only">Options</h2>
       <Fold title="Environment" summary={variables === 0 ? "nothing added" : plural(variables, "variable")} defaultExpanded={variables > 0}>
         <Rows
           label="variable"

@@ -25,7 +25,7 @@ const REFRESH_MS = 3_000;
 export function GpuWorkersPage() {
   const { data: workers, error, isError, refetch } = useQuery({ ...queries.gpuWorkers(), refetchInterval: REFRESH_MS });
   const { admin } = useViewer();
-  const busy = workers?.filter((worker) => worker.job_id !== null).length ?? 0;
+  const busy = workers?.filter((worker) => worker.busy === true).length ?? 0;
   return (
     <Page
       title="GPU workers"
@@ -85,8 +85,8 @@ function WorkerRow({ worker, admin }: { worker: Worker; admin: boolean }) {
             {[worker.arch, worker.cpus === null ? null : plural(worker.cpus, "CPU"), worker.memory_bytes === null ? null : bytes(worker.memory_bytes)].filter((part) => part !== null).join(" · ")}
           </span>
           <span className="text-xs text-muted">
-            {worker.seen_at === null ? "never heard of" : <>heard of <Age at={worker.seen_at} /></>}
-            {worker.link !== null ? ` over ${worker.link === "nats" ? "NATS" : "HTTP"}` : null}
+            {worker.seen_at === null ? "no sign of life yet" : <>last sign: <Age at={worker.seen_at} /></>}
+            {worker.link !== null ? ` · over ${worker.link === "nats" ? "NATS" : "HTTP"}` : null}
           </span>
           {worker.pool !== "default" ? (
             <span>
@@ -97,9 +97,9 @@ function WorkerRow({ worker, admin }: { worker: Worker; admin: boolean }) {
         <div className="grid min-w-0 gap-x-6 gap-y-3 sm:grid-cols-2">
           {worker.gpus.length === 0 ? <p className="text-sm text-muted sm:col-span-2">{worker.seen_at === null ? "It tells what it has with its first sign of life." : "It tells of no GPU."}</p> : null}
           {worker.gpus.map((each, index) => (
-            <GpuMeters key={index} gpu={each} name={worker.gpus.length > 1 ? `GPU ${index + 1} of ${worker.id}` : `GPU of ${worker.id}`} />
+            <GpuMeters key={index} gpu={each} isFresh={worker.state === "online"} name={worker.gpus.length > 1 ? `GPU ${index + 1} of ${worker.id}` : `GPU of ${worker.id}`} />
           ))}
-          {worker.disk_free_bytes !== null ? <p className="text-xs text-muted sm:col-span-2">{bytes(worker.disk_free_bytes)} free on its disk</p> : null}
+          {worker.disk_free_bytes !== null && worker.state === "online" ? <p className="text-xs text-muted sm:col-span-2">{bytes(worker.disk_free_bytes)} free on its disk</p> : null}
         </div>
         {admin ? <Verbs worker={worker} /> : null}
       </div>
@@ -110,12 +110,14 @@ function WorkerRow({ worker, admin }: { worker: Worker; admin: boolean }) {
           </Notice>
         </div>
       ) : null}
-      <div className="border-t border-line px-5 py-2.5 text-sm">{worker.job_id === null ? <Idle worker={worker} /> : <CurrentJob id={worker.job_id} />}</div>
+      <div className="border-t border-line px-5 py-2.5 text-sm"><Doing worker={worker} /></div>
     </Panel>
   );
 }
 
-function GpuMeters({ gpu: device, name }: { gpu: Gpu; name: string }) {
+function GpuMeters({ gpu: device, name, isFresh }: { gpu: Gpu; name: string; isFresh: boolean }) {
+  // Figures of a box that is not heard of any more would only mislead.
+  if (!isFresh) return <p className="text-sm text-muted sm:col-span-2">{device.name}</p>;
   const notes = [
     device.temperature_celsius === null ? null : `${Math.round(device.temperature_celsius)} °C`,
     device.power_watts === null ? null : `${Math.round(device.power_watts)} W`,
@@ -155,23 +157,23 @@ function Labelled({ title, total, children }: { title: string; total: string; ch
   );
 }
 
+/** Members are not told which job a box runs, but know their own. */
+function Doing({ worker }: { worker: Worker }) {
+  const { data: jobs } = useQuery(queries.gpuJobs());
+  const job = jobs?.find((each) => (worker.job_id === null ? each.state === "running" && each.worker_id === worker.id : each.id === worker.job_id));
+  if (job !== undefined) return <JobLine job={job} />;
+  return worker.busy === true ? <span className="text-muted">It runs a job of somebody else.</span> : <Idle worker={worker} />;
+}
+
 function Idle({ worker }: { worker: Worker }) {
   if (worker.state !== "online") return <span className="text-muted">{worker.state === "new" ? "It is paired and starts to report in a moment." : "It gets no jobs until it is heard of again."}</span>;
   switch (worker.standing) {
     case "active":
-      return <span className="text-muted">Idle, takes the next job.</span>;
+      return <span className="text-muted">{worker.busy === false ? "Idle, takes the next job." : "It takes jobs in turn."}</span>;
     case "paused":
     case "draining":
       return <span className="text-muted">It takes no jobs until it is resumed.</span>;
   }
-}
-
-function CurrentJob({ id }: { id: string }) {
-  const { data: jobs } = useQuery(queries.gpuJobs());
-  const job = jobs?.find((each) => each.id === id);
-  // What belongs to somebody else is only known to run.
-  if (job === undefined) return <span className="text-muted">It runs a job of somebody else.</span>;
-  return <JobLine job={job} />;
 }
 
 function JobLine({ job }: { job: Job }) {

@@ -56,7 +56,7 @@ export function PairingPanel({ started, workers, onAgain, isAgain, onClose }: { 
           ) : (
             <>
               <p>Paste this into a terminal on {started.worker === null ? "the box" : <code className="font-mono">{started.worker}</code>}. It works once.</p>
-              <CommandLine command={started.pairing.curl} label="pairing command" large />
+              <CommandLine command={started.pairing.curl} label="pairing command" large wrap />
             </>
           )
         ) : null}
