@@ -1,6 +1,7 @@
 import { queryOptions, skipToken } from "@tanstack/react-query";
 import { api } from "./endpoints";
 import { ApiError } from "./client";
+import { deployment } from "./deployment";
 import { gpu } from "./gpu";
 import type { OsKey, TierKey } from "./types";
 import { work, type Files } from "./workloads";
@@ -36,6 +37,7 @@ export const keys = {
   volumes: (tenant: string) => ["volumes", tenant] as const,
   apiKeys: (tenant: string) => ["api-keys", tenant] as const,
   hosts: ["hosts"] as const,
+  deployment: ["deployment"] as const,
   gpuJobs: ["gpu-jobs"] as const,
   gpuJob: (id: string) => ["gpu-job", id] as const,
   gpuWorkers: ["gpu-workers"] as const,
@@ -81,6 +83,7 @@ export const queries = {
   volumes: (tenant: string) => queryOptions({ queryKey: keys.volumes(tenant), queryFn: () => work.volumes(tenant) }),
   apiKeys: (tenant: string) => queryOptions({ queryKey: keys.apiKeys(tenant), queryFn: () => work.apiKeys(tenant) }),
   hosts: () => queryOptions({ queryKey: keys.hosts, queryFn: work.hosts }),
+  deployment: () => queryOptions({ queryKey: keys.deployment, queryFn: deployment.get }),
 
   gpuJobs: () => queryOptions({ queryKey: keys.gpuJobs, queryFn: gpu.jobs }),
   gpuJob: (id: string) => queryOptions({ queryKey: keys.gpuJob(id), queryFn: () => gpu.job(id) }),

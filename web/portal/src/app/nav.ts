@@ -1,5 +1,5 @@
 import type { ComponentType, SVGProps } from "react";
-import { ActivityIcon, AddressIcon, GpuIcon, HostIcon, KeyIcon, MachinesIcon, NodesIcon, SandboxIcon, ServiceIcon, SessionIcon, SettingsIcon, TraceIcon } from "~/ui/icons";
+import { ActivityIcon, AddressIcon, ClusterIcon, GpuIcon, HostIcon, KeyIcon, MachinesIcon, NodesIcon, SandboxIcon, ServiceIcon, SessionIcon, SettingsIcon, TraceIcon } from "~/ui/icons";
 
 export type Section =
   | "/machines"
@@ -10,6 +10,7 @@ export type Section =
   | "/access"
   | "/nodes"
   | "/hosts"
+  | "/cluster"
   | "/addresses"
   | "/activity"
   | "/traces"
@@ -34,6 +35,7 @@ export const MAIN_NAV: readonly NavItem[] = [
 export const ADMIN_NAV: readonly NavItem[] = [
   { to: "/nodes", label: "Nodes", short: "Nodes", icon: NodesIcon },
   { to: "/hosts", label: "Hosts", short: "Hosts", icon: HostIcon },
+  { to: "/cluster", label: "Cluster", short: "Cluster", icon: ClusterIcon },
   { to: "/addresses", label: "Addresses", short: "Addresses", icon: AddressIcon },
   { to: "/activity", label: "Activity", short: "Activity", icon: ActivityIcon },
   { to: "/traces", label: "Traces", short: "Traces", icon: TraceIcon },
@@ -47,5 +49,5 @@ export function isOfTenant(pathname: string): boolean {
 
 /** Sections that need no cluster of machines. */
 export function needsNoCluster(pathname: string): boolean {
-  return isOfTenant(pathname) || /^\/(hosts|gpu|settings)(\/|$)/.test(pathname);
+  return isOfTenant(pathname) || /^\/(hosts|cluster|gpu|settings)(\/|$)/.test(pathname);
 }

@@ -332,6 +332,12 @@ const traceRoute = createRoute({
   component: lazyRouteComponent(() => import("~/features/traces/page"), "TracePage"),
 });
 
+const clusterRoute = createRoute({
+  getParentRoute: () => adminRoute,
+  path: "/cluster",
+  component: lazyRouteComponent(() => import("~/features/cluster/page"), "ClusterPage"),
+});
+
 const gpuSettingsRoute = createRoute({
   getParentRoute: () => adminRoute,
   path: "/settings/gpu",
@@ -383,7 +389,7 @@ const routeTree = rootRoute.addChildren([
     gpuJobRoute,
     gpuWorkersRoute,
     gpuUsageRoute,
-    adminRoute.addChildren([nodesRoute, hostsRoute, addressesRoute, activityRoute, tracesRoute, traceRoute, gpuSettingsRoute]),
+    adminRoute.addChildren([nodesRoute, hostsRoute, addressesRoute, activityRoute, tracesRoute, traceRoute, clusterRoute, gpuSettingsRoute]),
   ]),
 ]);
 

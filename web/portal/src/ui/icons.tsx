@@ -228,6 +228,14 @@ export const ExpandIcon = (p: IconProps) => (
     <path d="M9.5 2.5h4v4M13.5 2.5 9 7M6.5 13.5h-4v-4M2.5 13.5 7 9" />
   </Icon>
 );
+export const ClusterIcon = (p: IconProps) => (
+  <Icon {...p}>
+    <circle cx="8" cy="3.5" r="1.75" />
+    <circle cx="3.5" cy="12" r="1.75" />
+    <circle cx="12.5" cy="12" r="1.75" />
+    <path d="M7.2 5.1 4.3 10.4M8.8 5.1l2.9 5.3M5.25 12h5.5" />
+  </Icon>
+);
 export const GpuIcon = (p: IconProps) => (
   <Icon {...p}>
     <rect x="3.25" y="3.25" width="9.5" height="9.5" rx="1.4" />
