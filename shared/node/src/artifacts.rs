@@ -160,11 +160,10 @@ fn service(install: &Install, layout: &Layout) -> Result<UnitFile, NodeError> {
         service
             .set("StateDirectory", "nimbus")?
             .set("StateDirectoryMode", "0700")?;
-        harden(service)?;
     } else {
         service.set("RuntimeDirectory", "nimbus")?;
-        harden_user(service, layout)?;
     }
+    harden(service, layout)?;
 
     file.section("Install")?.set(
         "WantedBy",
@@ -177,67 +176,50 @@ fn service(install: &Install, layout: &Layout) -> Result<UnitFile, NodeError> {
     Ok(file)
 }
 
-/// What an account may ask of its own service manager: the rest needs rights that only the host's has.
-fn harden_user(service: &mut Section, layout: &Layout) -> Result<(), NodeError> {
+/// Takes from the service what it does not need. The numbers that `systemd-analyze security` makes of it are
+/// in the decision about units.
+fn harden(service: &mut Section, layout: &Layout) -> Result<(), NodeError> {
+    let system = layout.scope == Scope::System;
     let mut writable: Vec<String> = vec![path(&layout.base)];
     writable.extend(layout.writable.iter().map(|folder| path(folder)));
     service
-        .comment("An account's service manager can promise this much.")
-        .set("NoNewPrivileges", "true")?
-        .set("ProtectSystem", "strict")?
-        .set("ProtectHome", "read-only")?
+        .comment("It needs its folder, the network and a socket, and gets nothing else.")
         .set("ReadWritePaths", writable.join(" "))?
-        .set("PrivateTmp", "true")?;
-    for (key, value) in ANYWHERE {
-        service.set(key, value)?;
-    }
-    Ok(())
-}
-
-/// Confinement that needs no rights: filters that a process puts on itself.
-const ANYWHERE: [(&str, &str); 10] = [
-    ("UMask", "0077"),
-    ("LockPersonality", "true"),
-    ("MemoryDenyWriteExecute", "true"),
-    ("RestrictNamespaces", "true"),
-    ("RestrictRealtime", "true"),
-    ("RestrictSUIDSGID", "true"),
-    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
-    ("SystemCallArchitectures", "native"),
-    ("SystemCallFilter", "@system-service"),
-    ("SystemCallErrorNumber", "EPERM"),
-];
-
-fn harden(service: &mut Section) -> Result<(), NodeError> {
-    service.comment("It needs its folder, the network and a socket, and gets nothing else.");
+        .set("ProtectHome", if system { "true" } else { "read-only" })?;
     for (key, value) in [
         ("NoNewPrivileges", "true"),
         ("CapabilityBoundingSet", ""),
         ("AmbientCapabilities", ""),
         ("ProtectSystem", "strict"),
-        ("ProtectHome", "true"),
-        ("ReadWritePaths", "/var/lib/nimbus"),
         ("PrivateTmp", "true"),
         ("PrivateDevices", "true"),
         ("DevicePolicy", "closed"),
         ("PrivateUsers", "true"),
         ("ProtectProc", "invisible"),
         ("ProtectClock", "true"),
-        ("ProtectControlGroups", "true"),
         ("ProtectHostname", "true"),
         ("ProtectKernelLogs", "true"),
         ("ProtectKernelModules", "true"),
         ("ProtectKernelTunables", "true"),
         ("RemoveIPC", "true"),
         ("KeyringMode", "private"),
+        ("UMask", "0077"),
+        ("LockPersonality", "true"),
+        ("MemoryDenyWriteExecute", "true"),
+        ("RestrictNamespaces", "true"),
+        ("RestrictRealtime", "true"),
+        ("RestrictSUIDSGID", "true"),
+        ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
+        ("SystemCallArchitectures", "native"),
+        ("SystemCallFilter", "@system-service"),
+        ("SystemCallFilter", "~@privileged @resources"),
+        ("SystemCallErrorNumber", "EPERM"),
     ] {
         service.set(key, value)?;
     }
-    for (key, value) in ANYWHERE {
-        service.set(key, value)?;
-        if key == "SystemCallFilter" {
-            service.set(key, "~@privileged @resources")?;
-        }
+    // In a user namespace this mount cannot be changed on every kernel, and the service would not start.
+    if system {
+        service.set("ProtectControlGroups", "true")?;
     }
     Ok(())
 }
@@ -391,7 +373,7 @@ mod tests {
         let unit = parsed(&made[0]);
         assert_eq!(made[0].path, "/home/a/.config/systemd/user/nimbus.service");
         assert_eq!(unit.value("Install", "WantedBy"), Some("default.target"));
-        for absent in ["User", "StateDirectory", "Environment", "CapabilityBoundingSet"] {
+        for absent in ["User", "StateDirectory", "Environment", "ProtectControlGroups"] {
             assert_eq!(unit.value("Service", absent), None, "{absent}");
         }
         assert_eq!(

@@ -1,0 +1,238 @@
+use nimbus_node::{Manifest, NodeError, Request, Target, drift};
+use nimbus_units::State;
+
+use crate::host::TestHost;
+
+fn everything(host: &TestHost) -> Request {
+    Request {
+        socket_activation: true,
+        enable: true,
+        now: true,
+        ..host.request()
+    }
+}
+
+#[test]
+fn a_dry_run_says_every_byte_and_touches_nothing() {
+    let host = TestHost::new();
+    let plan = host.plan(everything(&host));
+    let said = plan.dry_run();
+    assert_eq!(host.tree(), Vec::<String>::new());
+    let done = plan.apply(&host).unwrap();
+    for path in &done.written {
+        let name = path.file_name().unwrap();
+        let whole = format!("### {name} -> {path}\n{}", host.text(path));
+        assert!(said.contains(&whole), "{path}");
+    }
+    let commands: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("run: "))
+        .collect();
+    assert_eq!(commands, host.ran());
+    assert_eq!(
+        commands,
+        [
+            "systemctl --user daemon-reload",
+            "systemctl --user enable nimbus.socket",
+            "systemctl --user start nimbus.socket"
+        ]
+    );
+    assert!(said.starts_with("Nimbus node install dry-run\nmode: native systemd\nscope: user\nenable: true\nnow: true\n\n### nimbus.service -> /"));
+}
+
+#[test]
+fn what_is_there_is_kept_until_somebody_says_otherwise() {
+    let host = TestHost::new();
+    host.install(host.request(), false).unwrap();
+    let conflict = |request: Request| match host.install(request, false).unwrap_err() {
+        NodeError::Exists(found) => found.into_iter().next().unwrap(),
+        other => panic!("{other}"),
+    };
+    assert_eq!(conflict(host.request()).state, State::InSync);
+    let moved = || Request {
+        listen: ([127, 0, 0, 1], 9000).into(),
+        ..host.request()
+    };
+    let found = conflict(moved());
+    assert_eq!(found.state, State::Outdated);
+    assert!(
+        found.diff.contains("+ExecStart") && found.diff.contains("--port 9000"),
+        "{}",
+        found.diff
+    );
+
+    let patched = host.text(&found.path).replace("RestartSec=2", "RestartSec=60");
+    std::fs::write(&found.path, &patched).unwrap();
+    let found = conflict(host.request());
+    assert_eq!(found.state, State::Modified);
+    assert!(
+        found.diff.contains("-RestartSec=60\n+RestartSec=2\n"),
+        "{}",
+        found.diff
+    );
+    assert_eq!(host.text(&found.path), patched, "refused means untouched");
+    let seen = drift(&host.layout(), Target::Systemd, "", &host).unwrap();
+    assert_eq!((seen.len(), seen[0].1.state), (1, State::Modified));
+
+    host.install(host.request(), true).unwrap();
+    assert_eq!(
+        drift(&host.layout(), Target::Systemd, "", &host).unwrap()[0]
+            .1
+            .state,
+        State::InSync
+    );
+    std::fs::write(&found.path, "[Service]\nExecStart=/bin/other\n").unwrap();
+    assert_eq!(conflict(host.request()).state, State::Foreign);
+}
+
+#[test]
+fn nothing_is_written_unless_everything_can_be() {
+    let host = TestHost::new();
+    let socket = host.layout().units.join("nimbus.socket");
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    std::fs::write(&socket, "[Socket]\n").unwrap();
+    let before = host.tree();
+    assert!(matches!(
+        host.install(everything(&host), false),
+        Err(NodeError::Exists(_))
+    ));
+    assert_eq!(host.tree(), before);
+    assert_eq!(host.ran(), Vec::<String>::new());
+}
+
+#[test]
+fn a_socket_that_is_not_wanted_any_more_goes() {
+    let host = TestHost::new();
+    host.install(everything(&host), false).unwrap();
+    host.ran();
+    let done = host.install(host.request(), true).unwrap();
+    assert_eq!(done.removed, [host.layout().units.join("nimbus.socket")]);
+    assert_eq!(
+        host.ran(),
+        [
+            "systemctl --user disable --now nimbus.socket",
+            "systemctl --user daemon-reload"
+        ]
+    );
+}
+
+#[test]
+fn a_running_node_is_restarted_and_gives_the_port_to_its_socket() {
+    let host = TestHost::answering(|line| line.ends_with("--quiet nimbus.service").then_some((0, "")));
+    let now = Request {
+        now: true,
+        ..host.request()
+    };
+    host.install(now, false).unwrap();
+    assert_eq!(
+        host.ran(),
+        [
+            "systemctl --user daemon-reload",
+            "systemctl --user restart nimbus.service"
+        ]
+    );
+    host.install(everything(&host), true).unwrap();
+    assert_eq!(
+        host.ran()[2..],
+        [
+            "systemctl --user stop nimbus.socket nimbus.service",
+            "systemctl --user start nimbus.socket"
+        ]
+    );
+}
+
+#[test]
+fn uninstalling_leaves_what_the_node_kept_and_purging_leaves_nothing() {
+    let host = TestHost::new();
+    host.install(everything(&host), false).unwrap();
+    host.ran();
+    std::fs::create_dir_all(host.layout().data()).unwrap();
+    std::fs::write(host.layout().data().join("nimbus.db"), "rows").unwrap();
+    let removal = host.removal(false);
+    let said = removal.dry_run().unwrap();
+    assert!(
+        said.starts_with("Nimbus node uninstall dry-run\nmode: native systemd\nscope: user\n"),
+        "{said}"
+    );
+    removal.check(false).unwrap();
+    let done = removal.apply(&host).unwrap();
+    assert_eq!(
+        host.ran(),
+        [
+            "systemctl --user disable --now nimbus.socket nimbus.service",
+            "systemctl --user daemon-reload",
+            "systemctl --user reset-failed nimbus.service"
+        ]
+    );
+    for path in said.lines().filter_map(|line| line.strip_prefix("remove: ")) {
+        assert!(!camino::Utf8Path::new(path).exists(), "{path}");
+        assert!(done.removed.iter().any(|removed| removed == path), "{path}");
+    }
+    assert_eq!(Manifest::read(&host.layout()).unwrap(), None);
+    assert!(host.layout().data().join("nimbus.db").exists());
+    let config: Vec<String> = host
+        .tree()
+        .into_iter()
+        .filter(|path| path.starts_with(".config"))
+        .collect();
+    assert_eq!(config, Vec::<String>::new());
+    assert_eq!(done.kept.first().unwrap(), &host.layout().base.to_string());
+
+    let again = host.removal(false).apply(&host).unwrap();
+    assert_eq!(
+        again.removed,
+        Vec::<camino::Utf8PathBuf>::new(),
+        "what is not there is fine"
+    );
+    host.install(everything(&host), false).unwrap();
+    let done = host.removal(true).apply(&host).unwrap();
+    assert_eq!(done.kept, Vec::<String>::new());
+    assert!(
+        host.tree().iter().all(|path| !path.contains("nimbus")),
+        "{:?}",
+        host.tree()
+    );
+}
+
+#[test]
+fn files_of_others_are_not_removed() {
+    let host = TestHost::new();
+    host.install(host.request(), false).unwrap();
+    let unit = host.layout().units.join("nimbus.service");
+    std::fs::write(&unit, "[Service]\n").unwrap();
+    let settings = host.layout().env_file();
+    std::fs::write(&settings, "LOG=debug\n").unwrap();
+    let binary = host.layout().binary;
+    host.program("other", "9");
+    std::fs::rename(host.path("other"), &binary).unwrap();
+
+    let removal = host.removal(false);
+    assert!(matches!(removal.check(false), Err(NodeError::Foreign(found)) if found == [unit.clone()]));
+    removal.check(true).unwrap();
+    let done = removal.apply(&host).unwrap();
+    assert!(!unit.exists());
+    assert!(
+        settings.exists() && binary.exists(),
+        "settings and a program of somebody else"
+    );
+    assert!(done.kept.contains(&settings.to_string()));
+}
+
+#[test]
+fn a_failing_service_manager_is_told_and_the_files_stay() {
+    let host = TestHost::answering(|line| line.contains(" start ").then_some((1, "Job failed.")));
+    let now = Request {
+        now: true,
+        ..host.request()
+    };
+    let error = host.install(now, false).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("systemctl --user start nimbus.service")
+            && error.to_string().contains("Job failed."),
+        "{error}"
+    );
+    assert!(host.layout().units.join("nimbus.service").exists());
+    assert!(host.removal(false).apply(&host).is_ok(), "and can be taken away");
+}
