@@ -119,7 +119,7 @@ pub enum ExportError {
         why: String,
     },
     /// A name that no variable can have.
-    #[error("{at}: {key}: `{name}` is no name of a variable; expected letters, digits and underscores")]
+    #[error("{at}: {key}: `{name}` is no name of a variable; expected letters, digits, `_`, `.` and `-`")]
     Variable {
         /// Where it stands.
         at: Origin,
@@ -221,6 +221,7 @@ pub fn export(project: &Project, options: &Options) -> Result<Export, ExportErro
             place::volumes(&plan, &mut out)?;
             place::configs(&plan, &mut out);
             place::secrets(&plan, &mut out);
+            place::folders(&plan, &mut out);
         }
         Mode::Kube => kube::write(&plan, &mut out)?,
     }

@@ -287,11 +287,14 @@ fn short_mount(text: &str, at: &crate::notice::Origin, here: &Here<'_>) -> Read 
         ));
     }
     let mut map = Map::new();
+    let mut bind = Map::new();
+    let mut volume = Map::new();
     let mut put = |key: &str, value: Node| map.insert(key.to_owned(), value);
     match source {
         Some(source) if path::is_path(source) => {
             put("type", Node::text("bind", at));
             put("source", Node::text(here.path(source), at));
+            bind.insert("create_host_path".to_owned(), Node::plain("true", at));
         }
         Some(source) => {
             put("type", Node::text("volume", at));
@@ -302,8 +305,6 @@ fn short_mount(text: &str, at: &crate::notice::Origin, here: &Here<'_>) -> Read 
         }
     }
     put("target", Node::text(target, at));
-    let mut bind = Map::new();
-    let mut volume = Map::new();
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let text = |text: &str| Node::text(text, at);
         match option {
@@ -404,10 +405,10 @@ mod tests {
     fn mounts_in_every_form() {
         assert_eq!(
             long(volumes, "[./a:/b:ro, data:/d:nocopy, /anon, ~/x:/y:z]").unwrap(),
-            "- type: bind\n  source: /p/a\n  target: /b\n  read_only: true\n\
+            "- type: bind\n  source: /p/a\n  target: /b\n  read_only: true\n  bind:\n    create_host_path: true\n\
              - type: volume\n  source: data\n  target: /d\n  volume:\n    nocopy: true\n\
              - type: volume\n  target: /anon\n\
-             - type: bind\n  source: /root/x\n  target: /y\n  bind:\n    selinux: z\n"
+             - type: bind\n  source: /root/x\n  target: /y\n  bind:\n    create_host_path: true\n    selinux: z\n"
         );
         for text in ["[a:b]", "['a:/b:what']", "['a:/b:ro:x']", "[':/b']"] {
             assert!(long(volumes, text).is_err(), "{text}");

@@ -408,7 +408,8 @@ pub(super) fn check_variable(name: &str, from: &From) -> Result<(), ExportError>
     let starts = letters
         .next()
         .is_some_and(|first| first == '_' || first.is_ascii_alphabetic());
-    if starts && letters.all(|letter| letter == '_' || letter.is_ascii_alphanumeric()) {
+    // Dots and dashes are no names for a shell, but for much of what is written in Java.
+    if starts && letters.all(|letter| "_.-".contains(letter) || letter.is_ascii_alphanumeric()) {
         return Ok(());
     }
     Err(ExportError::Variable {

@@ -198,6 +198,35 @@ pub(super) fn configs(plan: &Plan<'_>, out: &mut Export) {
     }
 }
 
+/// Says which folders have to be there: Compose makes them, Podman refuses to start.
+pub(super) fn folders(plan: &Plan<'_>, out: &mut Export) {
+    let mut folders: Vec<String> = Vec::new();
+    let mut first = None;
+    for mount in plan.services.iter().flat_map(|service| &service.mounts) {
+        let Some(source) = mount.source.as_deref().filter(|_| mount.kind == MountKind::Bind) else {
+            continue;
+        };
+        let inside = crate::path::relative(&plan.project.root, source.into());
+        if inside
+            .is_some_and(|inside| !inside.as_str().is_empty() && !plan.project.root.join(inside).exists())
+        {
+            first.get_or_insert_with(|| mount.at.clone());
+            let folder = plan.host_path(source);
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+    }
+    if let Some(at) = first {
+        out.notices.push(Notice::info(
+            &at,
+            "volumes",
+            "Podman does not make the files and folders that are bound into a container",
+            format!("see that they are there: {}", folders.join(" ")),
+        ));
+    }
+}
+
 /// Says how the secrets get to Podman.
 pub(super) fn secrets(plan: &Plan<'_>, out: &mut Export) {
     for (name, secret) in &plan.project.secrets {
