@@ -3,6 +3,7 @@
  * What a newer server says and this page does not know is shown as unknown rather than refused.
  */
 import { ApiError, ask, open, type Call } from "./client";
+import { sentence } from "~/ui/format";
 import { readEvents } from "./sse";
 
 export const JOB_STATES = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
@@ -382,12 +383,25 @@ function toLogEvent(event: string, text: string): LogEvent | null {
   return { type: "log", offset, bytes: Uint8Array.from(atob(value["base64"]), (char) => char.charCodeAt(0)) };
 }
 
+/** Why a log that was followed is no longer told: nothing that asking again would change. */
+function refusal(text: string): ApiError {
+  let message = "The server does not tell this log any more.";
+  try {
+    const value: unknown = JSON.parse(text);
+    if (isRecord(value) && typeof value["message"] === "string") message = sentence(value["message"]);
+  } catch {
+    // What cannot be read is a refusal all the same.
+  }
+  return new ApiError(410, message, null);
+}
+
 /** The log of a job from a byte on, until the job is over or `signal` says so. */
 export async function followLog(id: string, offset: number, onEvent: (event: LogEvent) => void, signal: AbortSignal): Promise<void> {
   const answer = await open(logUrl(id), { query: { follow: true, offset }, headers: { accept: "text/event-stream" }, signal });
   onEvent({ type: "open" });
   if (answer.body === null) return;
   await readEvents(answer.body, (message) => {
+    if (message.event === "error") throw refusal(message.data);
     const found = toLogEvent(message.event, message.data);
     if (found !== null) onEvent(found);
   });

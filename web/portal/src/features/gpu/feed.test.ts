@@ -86,6 +86,26 @@ describe("the log of a job", () => {
     stop();
   });
 
+  it("takes a log that is told after the end for whole only when nothing more comes", async () => {
+    const asked = new Asked();
+    const feed = new JobFeed(asked.follow, 0);
+    const stop = feed.subscribe(() => undefined);
+    asked.state("failed");
+    asked.log(0, "half ");
+    // The server goes away in the middle, as politely as it would at the end.
+    await asked.end();
+    expect(asked.offsets).toEqual([0, 5]);
+    asked.state("failed");
+    asked.log(5, "whole");
+    await asked.end();
+    asked.state("failed");
+    await asked.end();
+    expect(asked.offsets).toEqual([0, 5, 10]);
+    expect(feed.read().phase).toBe("ended");
+    expect(shown(feed)).toEqual(["half whole"]);
+    stop();
+  });
+
   it("does not insist where it was refused, and draws a flood in a few strokes", async () => {
     const asked = new Asked();
     const feed = new JobFeed(asked.follow, 0);
@@ -98,6 +118,7 @@ describe("the log of a job", () => {
     expect(drawn).toBe(1);
     expect(feed.read().rows).toHaveLength(1_000);
     await asked.fail(new ApiError(404, "there is no such job", null));
+    expect(feed.read().phase).toBe("refused");
     await vi.advanceTimersByTimeAsync(60_000);
     expect(asked.offsets).toEqual([0]);
     stop();

@@ -11,7 +11,7 @@ const DRAW_MS = 100;
 
 export interface JobFeedState {
   rows: readonly LogRow[];
-  phase: "loading" | "following" | "ended" | "lost";
+  phase: "loading" | "following" | "ended" | "lost" | "refused";
   error: unknown;
   /** The first byte that was asked for. */
   from: number;
@@ -82,7 +82,8 @@ export class JobFeed {
   private async run(): Promise<void> {
     const reading = new AbortController();
     this.reading = reading;
-    const told = { isOver: false };
+    // A job that is over says so first, and what it printed follows: only a stream that brings nothing more is the end.
+    const told = { isOver: false, hasMore: false };
     try {
       await this.follow(
         this.next,
@@ -93,10 +94,12 @@ export class JobFeed {
               if (this.state.phase !== "following") this.set({ phase: "following", error: null });
               return;
             case "log":
+              told.hasMore = true;
               this.take(event.offset, event.bytes);
               return;
             case "state":
               told.isOver = isFinal(event.state);
+              told.hasMore = false;
               this.onState(event.state);
               return;
           }
@@ -104,6 +107,10 @@ export class JobFeed {
         reading.signal,
       );
       if (reading.signal.aborted) return;
+      if (told.isOver && told.hasMore) {
+        void this.run();
+        return;
+      }
       if (told.isOver) {
         this.lines.finish();
         this.draw({ phase: "ended", error: null });
@@ -114,9 +121,10 @@ export class JobFeed {
       this.again = setTimeout(() => void this.run(), AGAIN_MS);
     } catch (error) {
       if (reading.signal.aborted) return;
-      this.draw({ phase: "lost", error });
       // Nothing that comes later will change a refusal.
-      if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) return;
+      const isRefused = error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
+      this.draw({ phase: isRefused ? "refused" : "lost", error });
+      if (isRefused) return;
       this.again = setTimeout(() => void this.run(), AGAIN_MS);
     }
   }

@@ -85,13 +85,15 @@ function phaseOf(state: JobFeedState, isOver: boolean): ReactNode {
           Reconnecting
         </StatusDot>
       );
+    case "refused":
+      return <StatusDot tone="bad">Not told</StatusDot>;
     case "ended":
       return "Complete";
   }
 }
 
 function Empty({ job, state }: { job: Job; state: JobFeedState }) {
-  if (state.phase === "lost") return explain(state.error).what;
+  if (state.phase === "lost" || state.phase === "refused") return explain(state.error).what;
   if (state.phase === "loading" || (state.phase === "following" && isFinal(job.state))) return "Loading the log.";
   if (job.state === "queued") return `It waits: ${doing(job) ?? "in the queue"}. What it prints is shown here as soon as it runs.`;
   if (state.phase === "ended") return job.started_at === null ? "It never ran, so it printed nothing." : "It printed nothing.";
