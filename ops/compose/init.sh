@@ -76,22 +76,28 @@ if [ ! -e "$secrets/tls/ca.pem" ]; then
         -keyout "$secrets/tls/ca.key" -out "$secrets/tls/ca.pem" 2>/dev/null
     say "made $secrets/tls/ca.pem"
 fi
-certificate() { # certificate NAME SUBJECT-ALTERNATIVE-NAMES
+certificate() { # certificate NAME SUBJECT-ALTERNATIVE-NAMES USAGE
     local at=$secrets/tls/$1
     [ ! -e "$at.pem" ] || return 0
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256 -subj "/CN=$1" \
         -keyout "$at.key" -out "$at.csr" 2>/dev/null
     openssl x509 -req -sha256 -days 825 -in "$at.csr" -CA "$secrets/tls/ca.pem" -CAkey "$secrets/tls/ca.key" \
         -CAcreateserial -CAserial "$secrets/tls/ca.srl" -out "$at.pem" 2>/dev/null \
-        -extfile <(printf 'subjectAltName=%s\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n' "$2")
+        -extfile <(printf 'subjectAltName=%s\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=%s\n' "$2" "$3")
     rm -f "$at.csr"
     say "made $at.pem"
 }
-# nats-1 to nats-3: the three of ops/compose/cluster.yaml.
-certificate nats "DNS:nats,DNS:nats-1,DNS:nats-2,DNS:nats-3,DNS:localhost,IP:127.0.0.1,DNS:$(uname -n)"
+# The servers of ops/compose/cluster.yaml show it to each other too. NIMBUS_BUS_NAME is what other hosts call this one.
+names="DNS:nats,DNS:nats-2,DNS:nats-3,DNS:localhost,IP:127.0.0.1,DNS:$(uname -n)"
+case $(setting NIMBUS_BUS_NAME "") in
+'') ;;
+*[!0-9.:a-f]*) names+=",DNS:$(setting NIMBUS_BUS_NAME "")" ;;
+*) names+=",IP:$(setting NIMBUS_BUS_NAME "")" ;;
+esac
+certificate nats "$names" serverAuth,clientAuth
 # HAProxy wants chain and key in one file. Put one of a public authority in its place for browsers.
 if [ ! -e "$secrets/tls/portal.pem" ]; then
-    certificate browser "DNS:localhost,IP:127.0.0.1,DNS:$(uname -n)"
+    certificate browser "DNS:localhost,IP:127.0.0.1,DNS:$(uname -n)" serverAuth
     cat "$secrets/tls/browser.pem" "$secrets/tls/browser.key" >"$secrets/tls/portal.pem"
     rm -f "$secrets/tls/browser.pem" "$secrets/tls/browser.key"
 fi
@@ -102,15 +108,16 @@ mkdir -p "$secrets/bus"
     bus init /bus --listen 0.0.0.0:4222 --store-dir /data --sandbox-host "$host" \
     --tls-cert /run/secrets/nats.pem --tls-key /run/secrets/nats.key >/dev/null
 
-# Compose mounts a secret as the file it is: it has to belong to the account that reads it. The keys of the
-# authorities are read by no service and stay with root.
+# Compose mounts a secret as the file it is: it has to belong to the account that reads it. The key of the
+# certificates is read by no service and stays with root; that of the bus by auth if other hosts may join.
 "$engine" run --rm --network none --user 0:0 --label io.nimbus.compose=init -v "$secrets:/secrets" --entrypoint sh "$postgres_image" -ec '
     chown 10001:10001 /secrets/bus/creds/* /secrets/bus/nats-server.conf /secrets/tls/*
     chown 10001:10001 /secrets/encryption-key /secrets/database-url /secrets/proxmox-token-secret
     # The account of the images of Grafana.
     chown 472:0 /secrets/grafana-password
     chown "$(id -u postgres)" /secrets/postgres-password
-    chown 0:0 /secrets/bus/authority.json /secrets/tls/ca.key
+    chown 10001:10001 /secrets/bus/authority.json
+    chown 0:0 /secrets/tls/ca.key
     find /secrets -type f -exec chmod 600 {} +
     chmod 755 /secrets/tls /secrets/bus /secrets/bus/creds
     chmod 644 /secrets/tls/ca.pem /secrets/bus/nats-server.conf'

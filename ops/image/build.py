@@ -256,26 +256,21 @@ def package(name: str, version: str, licence: str, purl: str, checksum: bytes | 
 
 
 def crates_of(package_name: str) -> list[tuple[str, str, str]]:
-    """Name, version and licence of all that a package is linked of, from the lock file."""
-    triple = f"{platform.machine()}-unknown-linux-gnu"
-    told = subprocess.run(
-        ["cargo", "metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", triple],
-        cwd=ROOT, capture_output=True, text=True, check=False)
+    """Name, version and licence of all that a package is linked of, with the features it is built with."""
+    command = [
+        "cargo", "tree", "--package", package_name, "--edges", "normal,no-proc-macro", "--target", f"{platform.machine()}-unknown-linux-gnu",
+        "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}", "--locked", "--offline",
+    ]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if told.returncode != 0:
-        sys.exit(f"{sys.argv[0]}: cargo metadata failed:\n{told.stderr}")
-    metadata = json.loads(told.stdout)
-    by_id = {one["id"]: one for one in metadata["packages"]}
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    start = next(one["id"] for one in metadata["packages"] if one["name"] == package_name)
-    seen, todo = set(), [start]
-    while todo:
-        for dependency in nodes[todo.pop()]["deps"]:
-            linked = any(kind["kind"] is None for kind in dependency["dep_kinds"])
-            if linked and dependency["pkg"] not in seen:
-                seen.add(dependency["pkg"])
-                todo.append(dependency["pkg"])
-    found = (by_id[one] for one in seen)
-    return sorted((one["name"], one["version"], spdx(one["license"])) for one in found)
+        sys.exit(f"{sys.argv[0]}: cargo tree failed:\n{told.stderr}")
+    found = set()
+    for line in told.stdout.splitlines():
+        crate, _, licence = line.partition("|")
+        name, version = crate.split(" ")[:2]
+        if name != package_name:
+            found.add((name, version.removeprefix("v"), spdx(licence)))
+    return sorted(found)
 
 
 def spdx(licence: str | None) -> str:

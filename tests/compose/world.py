@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def eventually(what: str, seconds: float, probe: Callable[[], Any]) -> Any:
 class Deployment:
     """One project of Compose with settings, secrets and folders of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *overrides: str) -> None:
         self.name = f"nimbus-test-{os.getpid()}-{secrets.token_hex(2)}"
         # Sockets of sandboxes lie below it, and their paths are bounded.
         self.dir = Path(tempfile.mkdtemp(prefix="nimbus-compose-", dir="/tmp"))
@@ -71,6 +72,7 @@ class Deployment:
         self.compose = [
             compose, "--env-file", str(self.env_file), "--project-name", self.name,
             "-f", "compose.yaml", "-f", "tests/compose/compose.test.yaml",
+            *(word for one in overrides for word in ("-f", one)),
         ]
         self.token = ""
         self.operator = ""
@@ -144,8 +146,8 @@ class Deployment:
 
     def end(self) -> None:
         """Takes everything down; the names of what is left."""
-        with self.api(self.operator) as api:
-            # Ends its sandboxes. When this fails, what is left is found below.
+        # Ends its sandboxes. When this fails, what is left is found below.
+        with self.api(self.operator) as api, suppress(httpx.HTTPError):
             api.delete(f"/api/tenants/{TENANT}")
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "20")
         mine = f"label=com.docker.compose.project={self.name}"
@@ -265,3 +267,30 @@ class Load:
                         if answer.json()["stdout"] != f"{line}\n":
                             self.failures.append(f"exec {line} printed {answer.text}")
                 self._stop.wait(0.3)
+
+    def nothing_is_lost(self) -> None:
+        """Every order that was taken is a machine of its own, and every command ran once."""
+        with self.deployment.api() as api:
+            for hostname, operation in self.orders.items():
+
+                def ended(operation: str = operation) -> Any:
+                    row = api.get(f"/api/operations/{operation}").json()["data"]
+                    return row if row["state"] in ("succeeded", "failed") else None
+
+                row = eventually(f"the order of {hostname} has ended", 120, ended)
+                assert row["state"] == "succeeded", json.dumps(row)
+            guests = [guest["name"] for guest in api.get("/api/cluster/vms").json()["data"] if guest["nimbus_managed"]]
+            rows = [{key.lower(): value for key, value in row.items()} for row in api.get("/api/vms?limit=500").json()["data"]]
+        assert sorted(guests) == sorted(row["hostname"] for row in rows)
+        assert set(self.orders) <= set(guests)
+        for key in ("hostname", "vmid", "ip"):
+            values = [row[key] for row in rows]
+            assert len(set(values)) == len(values), f"{key}: {values}"
+        with self.deployment.api(self.deployment.operator) as api:
+            shown = api.post(
+                f"/api/tenants/{TENANT}/sandboxes/{self.sandbox}/exec",
+                json={"argv": ["grep", f"^{self.word}-", "/tmp/lines"], "timeoutMs": 10_000})
+        assert shown.is_success, shown.text
+        written = shown.json()["stdout"].split()
+        assert len(set(written)) == len(written), "a command ran twice"
+        assert set(self.lines) <= set(written), "a command that was answered did not run"

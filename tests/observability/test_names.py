@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -66,7 +67,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     text = re.sub(r" {4}bind :8443.*\n", "", text).replace("127.0.0.1@", "").replace("ipv4@127.0.0.1:9999", f"ipv4@127.0.0.1:{free_port()}")
     (work / "haproxy.cfg").write_text(text)
     with open(work / "proxy.log", "w") as log:
-        proxy = subprocess.Popen(["haproxy", "-db", "-f", str(work / "haproxy.cfg")], stdout=log, stderr=log)
+        proxy = subprocess.Popen([shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f", str(work / "haproxy.cfg")], stdout=log, stderr=log)
     try:
         base = wait_for(server, ready, work / "log")
         use(base)
