@@ -6,6 +6,7 @@ mod auth;
 mod catalog;
 mod cluster;
 mod commands;
+mod deployment;
 mod events;
 mod files;
 mod gpu;
@@ -65,6 +66,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(operations::router())
         .merge(events::router())
         .merge(cluster::router())
+        .merge(deployment::router())
         .merge(traces::router())
 }
 

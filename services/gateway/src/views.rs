@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod cluster;
+pub(crate) mod deployment;
 pub(crate) mod gpu;
 pub(crate) mod machine;
 pub(crate) mod operation;

@@ -10,9 +10,11 @@ use nimbus_proto::gpu::{Job, SubmitRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+#[cfg(test)]
+pub(crate) use plane::BusAccessView;
 pub(crate) use plane::{
-    BusAccessView, GpuSettingsBody, GpuSettingsView, GpuWorkerView, InferenceView, PairingView,
-    RegisteredView, RegistrationBody, UnpairBody, UnpairedView, UsageView, WorkerBody,
+    GpuSettingsBody, GpuSettingsView, GpuWorkerView, InferenceView, PairingView, RegisteredView,
+    RegistrationBody, UnpairBody, UnpairedView, UsageView, WorkerBody,
 };
 
 use super::At;

@@ -30,10 +30,18 @@ pub(crate) enum Person {
     Eve,
     /// Bob's script that may only look.
     BobsReader,
+    /// The token inside one of Bob's machines.
+    BobsMachine,
 }
 
 impl Person {
-    const ALL: [Self; 4] = [Self::Ada, Self::Bob, Self::Eve, Self::BobsReader];
+    const ALL: [Self; 5] = [
+        Self::Ada,
+        Self::Bob,
+        Self::Eve,
+        Self::BobsReader,
+        Self::BobsMachine,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -41,11 +49,13 @@ impl Person {
             Self::Bob => "bob",
             Self::Eve => "eve",
             Self::BobsReader => "reader",
+            Self::BobsMachine => "machine",
         }
     }
 
     pub(crate) fn token(self) -> String {
-        format!("nbp_{}", self.name())
+        let prefix = if self == Self::BobsMachine { "nbv" } else { "nbp" };
+        format!("{prefix}_{}", self.name())
     }
 
     pub(crate) fn session(self) -> String {
@@ -80,12 +90,12 @@ impl Default for Books {
     fn default() -> Self {
         let bob = UserId::fresh();
         let identities = Person::ALL.map(|person| {
-            let is_bob = matches!(person, Person::Bob | Person::BobsReader);
+            let is_bob = matches!(person, Person::Bob | Person::BobsReader | Person::BobsMachine);
             let user = if is_bob { bob } else { UserId::fresh() };
-            let scopes = if person == Person::BobsReader {
-                vec![Scope::MachinesRead]
-            } else {
-                Scope::all().to_vec()
+            let scopes = match person {
+                Person::BobsReader => vec![Scope::MachinesRead],
+                Person::BobsMachine => vec![Scope::Gpu],
+                Person::Ada | Person::Bob | Person::Eve => Scope::all().to_vec(),
             };
             let identity = Identity {
                 user,
@@ -95,7 +105,7 @@ impl Default for Books {
                 session: Some(SessionId::fresh()),
                 token: Some(TokenId::fresh()),
                 key: None,
-                machine: None,
+                machine: (person == Person::BobsMachine).then(MachineId::fresh),
             };
             (person, identity)
         });

@@ -11,14 +11,17 @@ use crate::peers::Person::{Ada, Bob, Eve};
 use crate::world::{World, answer};
 
 /// Routes that need no credential.
-const PUBLIC: [&str; 19] = [
+const PUBLIC: [&str; 23] = [
     "auth_providers",
     "capabilities",
     "docs",
     "docs_style",
     "errors",
+    "gpu_installer",
+    "gpu_script",
     "health",
     "health_api",
+    "join_host",
     "llms",
     "llms_full",
     "login",
@@ -29,6 +32,7 @@ const PUBLIC: [&str; 19] = [
     "page",
     "ready",
     "register",
+    "register_gpu_box",
     "setup_admin",
     "setup_status",
 ];
@@ -62,8 +66,12 @@ fn is_of_tenants(path: &str) -> bool {
 }
 
 /// Routes that everybody signed in may use, on what is theirs.
-const OWN: [&str; 14] = [
+const OWN: [&str; 18] = [
     "account",
+    "gpu_inference",
+    "gpu_usage",
+    "list_gpu_jobs",
+    "list_gpu_workers",
     "catalog",
     "change_password",
     "create_token",
@@ -77,6 +85,15 @@ const OWN: [&str; 14] = [
     "placement",
     "operation_trace",
     "claim_private_key",
+];
+
+/// Routes of single things that only administrators may use.
+const FOR_ADMINS: [&str; 5] = [
+    "change_gpu_worker",
+    "get_trace",
+    "prioritize_gpu_job",
+    "rotate_gpu_worker",
+    "unpair_gpu_worker",
 ];
 
 struct Route {
@@ -158,9 +175,14 @@ async fn a_stranger_gets_nothing_of_others_anywhere() {
     let operation = world
         .books
         .order(nimbus_proto::machine::OperationKind::Start, &machine, &[]);
+    let job = world.plane.own(world.books.identity(Bob).user, None, |job| {
+        job.image = "bobs-own-machine".to_owned();
+    });
     let mut seen: BTreeMap<u16, u32> = BTreeMap::new();
     for route in routes().into_iter().filter(|route| !is_public(&route.id)) {
-        let resource = if route.path.contains("/operations/") {
+        let resource = if route.path.contains("/gpu/jobs/") {
+            job.to_string()
+        } else if route.path.contains("/operations/") {
             operation.id.to_string()
         } else if route.path.contains("/tokens/") {
             world.books.identity(Bob).token.unwrap().to_string()
@@ -189,7 +211,14 @@ async fn a_stranger_gets_nothing_of_others_anywhere() {
         } else if is_of_tenants(&route.path) {
             // Incomplete requests are refused before anybody is asked whose it is.
             &[400, 403, 404]
-        } else if route.path.contains("{id}") && route.id != "get_trace" {
+        } else if route.path.contains("/gpu/worker/") {
+            // Workers have credentials of their own, and are asked for them after what they say.
+            &[400, 401, 415]
+        } else if route.id.starts_with("openai.") {
+            &[404, 503]
+        } else if route.id == "submit_gpu_job" {
+            &[415]
+        } else if route.path.contains("{id}") && !FOR_ADMINS.contains(&route.id.as_str()) {
             &[404]
         } else if OWN.contains(&route.id.as_str()) {
             &[200, 201, 409]

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::peers::{Books, Person, Tokens, serve_auth, serve_ippool, serve_provisioner};
+use crate::plane::Plane;
 use crate::works::{self, Works};
 
 /// The longest a test waits for what must come.
@@ -36,6 +37,8 @@ pub(crate) struct World {
     pub ippool: Bus,
     pub works: Works,
     pub workloads: Bus,
+    pub gpu: Bus,
+    pub plane: Plane,
     pub running: JoinHandle<Result<(), RunError>>,
     _serving: Vec<Serving>,
     _nats: EmbeddedNats,
@@ -116,6 +119,8 @@ impl World {
         let provisioner = connect("provisioner").await.with_verifier(verifier.clone());
         let ippool = connect("ippool").await.with_verifier(verifier.clone());
         let workloads = connect("workloads").await.with_verifier(verifier);
+        let gpu = connect("gpu-scheduler").await.with_verifier(Tokens::of(&books));
+        let plane = Plane::default();
         let (works, running_works) = works::serve(&workloads, connect("agent-a").await, &books).await;
         let mut serving = Vec::new();
         if services {
@@ -123,6 +128,7 @@ impl World {
             serving.push(serve_provisioner(&provisioner, &books).await);
             serving.push(serve_ippool(&ippool).await);
             serving.push(running_works);
+            serving.push(plane.serve(&gpu).await);
         }
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -163,6 +169,8 @@ impl World {
             ippool,
             works,
             workloads,
+            gpu,
+            plane,
             running,
             _serving: serving,
             _nats: nats,

@@ -39,7 +39,9 @@ pub(crate) struct GpuWorkerView {
     pub state: &'static str,
     /// Whether it shall take jobs: `active`, `paused` or `draining`.
     pub standing: &'static str,
-    /// What it runs.
+    /// Whether it has a job.
+    pub busy: bool,
+    /// What it runs; for administrators.
     pub job_id: Option<String>,
     /// Why it cannot take jobs now.
     pub trouble: Option<String>,
@@ -80,6 +82,7 @@ impl GpuWorkerView {
             pool: worker.pool,
             state: worker.state.into(),
             standing: worker.standing.into(),
+            busy: worker.job.is_some(),
             job_id: worker.job.filter(|_| admin).map(|job| job.to_string()),
             trouble: fact.and_then(|beat| beat.trouble.clone()),
             address: some(worker.address).filter(|_| admin),
