@@ -1,6 +1,6 @@
 //! The files that make a node: what stands in them, and why.
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use nimbus_units::{Header, Section, Syntax, UnitFile, exec_line, literal, quote};
 
 use crate::account::ACCOUNT;
@@ -8,7 +8,7 @@ use crate::error::NodeError;
 use crate::layout::{Layout, Scope, Target};
 use crate::request::Install;
 
-const DOCUMENTATION: &str = "https://github.com/nimbus/nimbus";
+pub(crate) const DOCUMENTATION: &str = "https://github.com/nimbus/nimbus";
 const NOTICE: &str = "Written by Nimbus. Do not patch it: run the command below again with other flags, or write\n\
                       settings to nimbus.env. Changes are noticed and shown by `nimbus node status`.";
 /// Podman's first release that can wait for a health check before it says that a container is up.
@@ -36,17 +36,9 @@ pub(crate) struct Facts {
 
 /// Every file of an installation, in the order in which they are written.
 pub(crate) fn render(install: &Install, layout: &Layout, facts: &Facts) -> Result<Vec<Artifact>, NodeError> {
-    let artifact = |name: &str, template: &str, unit: &UnitFile| -> Result<Artifact, NodeError> {
-        let header = Header::new(NOTICE)
-            .field("Template", template)?
-            .field("Source-Command", &install.command())?
-            .version(env!("CARGO_PKG_VERSION"));
-        Ok(Artifact {
-            name: name.to_owned(),
-            path: layout.artifacts(install.request.target).join(name),
-            text: header.seal(&unit.to_string()),
-        })
-    };
+    let folder = layout.artifacts(install.request.target);
+    let artifact =
+        |name: &str, template: &str, unit: &UnitFile| seal(folder, name, template, &install.command(), unit);
     if install.request.target == Target::Container {
         let unit = container(install, facts)?;
         return Ok(vec![artifact(
@@ -75,6 +67,25 @@ pub(crate) fn render(install: &Install, layout: &Layout, facts: &Facts) -> Resul
         artifacts.push(artifact(ENGINE_DROP_IN, "native-systemd-node-engine/v1", &unit)?);
     }
     Ok(artifacts)
+}
+
+/// A file with its header.
+pub(crate) fn seal(
+    folder: &Utf8Path,
+    name: &str,
+    template: &str,
+    command: &str,
+    unit: &UnitFile,
+) -> Result<Artifact, NodeError> {
+    let header = Header::new(NOTICE)
+        .field("Template", template)?
+        .field("Source-Command", command)?
+        .version(env!("CARGO_PKG_VERSION"));
+    Ok(Artifact {
+        name: name.to_owned(),
+        path: folder.join(name),
+        text: header.seal(&unit.to_string()),
+    })
 }
 
 /// What gives the service access to the container engine; apart, so that the unit is the same on every host.
@@ -109,21 +120,7 @@ fn service(install: &Install, layout: &Layout) -> Result<UnitFile, NodeError> {
     }
 
     let service = file.section("Service")?;
-    service
-        .comment("Started once every service answers: `systemctl start` fails if one does not.")
-        .set("Type", "notify")?
-        .set("NotifyAccess", "main")?;
-    if system {
-        service.set("User", ACCOUNT)?.set("Group", ACCOUNT)?;
-    }
-    service.set("WorkingDirectory", path(&layout.base))?;
-    if system {
-        service.set(
-            "Environment",
-            quote(&format!("HOME={}", layout.base), Syntax::Assignment)?,
-        )?;
-    }
-    service.set("EnvironmentFile", format!("-{}", path(&layout.env_file())))?;
+    begin(service, layout, &layout.env_file())?;
     let mut words = vec![
         install.binary.to_string(),
         "start".to_owned(),
@@ -143,8 +140,42 @@ fn service(install: &Install, layout: &Layout) -> Result<UnitFile, NodeError> {
     if request.allow_network {
         words.push("--allow-network".to_owned());
     }
+    service.set("ExecStart", exec_line(words)?)?;
+    end(service, layout)?;
+
+    file.section("Install")?.set(
+        "WantedBy",
+        if system {
+            "multi-user.target"
+        } else {
+            "default.target"
+        },
+    )?;
+    Ok(file)
+}
+
+/// What every process of Nimbus has in common before its command.
+pub(crate) fn begin(service: &mut Section, layout: &Layout, env_file: &Utf8Path) -> Result<(), NodeError> {
     service
-        .set("ExecStart", exec_line(words)?)?
+        .comment("Started once every service answers: `systemctl start` fails if one does not.")
+        .set("Type", "notify")?
+        .set("NotifyAccess", "main")?;
+    let system = layout.scope == Scope::System;
+    if system {
+        service.set("User", ACCOUNT)?.set("Group", ACCOUNT)?;
+    }
+    service.set("WorkingDirectory", path(&layout.base))?;
+    if system {
+        let home = quote(&format!("HOME={}", layout.base), Syntax::Assignment)?;
+        service.set("Environment", home)?;
+    }
+    service.set("EnvironmentFile", format!("-{}", path(env_file)))?;
+    Ok(())
+}
+
+/// What every process of Nimbus has in common after its command: how it ends, comes back, and is confined.
+pub(crate) fn end(service: &mut Section, layout: &Layout) -> Result<(), NodeError> {
+    service
         .comment("The embedded bus gets no signal of its own: it ends after everybody has left it.")
         .set("KillMode", "mixed")?
         .set("Restart", "on-failure")?
@@ -156,24 +187,14 @@ fn service(install: &Install, layout: &Layout) -> Result<UnitFile, NodeError> {
         .set("SuccessExitStatus", "143")?
         .set("TimeoutStopSec", "30")?
         .set("LimitNOFILE", "65536")?;
-    if system {
+    if layout.scope == Scope::System {
         service
             .set("StateDirectory", "nimbus")?
             .set("StateDirectoryMode", "0700")?;
     } else {
         service.set("RuntimeDirectory", "nimbus")?;
     }
-    harden(service, layout)?;
-
-    file.section("Install")?.set(
-        "WantedBy",
-        if system {
-            "multi-user.target"
-        } else {
-            "default.target"
-        },
-    )?;
-    Ok(file)
+    harden(service, layout)
 }
 
 /// Takes from the service what it does not need. The numbers that `systemd-analyze security` makes of it are
@@ -277,7 +298,7 @@ fn container(install: &Install, facts: &Facts) -> Result<UnitFile, NodeError> {
     Ok(file)
 }
 
-fn path(path: &camino::Utf8Path) -> String {
+pub(crate) fn path(path: &Utf8Path) -> String {
     // A list of paths is split at spaces, and quoting keeps one whole.
     if path.as_str().contains(char::is_whitespace) {
         format!("\"{}\"", literal(path.as_str()))

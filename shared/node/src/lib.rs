@@ -10,6 +10,7 @@
 //! which tests replace; files are the real ones.
 
 mod account;
+mod agent;
 mod artifacts;
 mod commands;
 mod doctor;
@@ -26,6 +27,7 @@ mod upgrade;
 mod verify;
 
 pub use account::{ACCOUNT, is_root};
+pub use agent::{AGENT_UNIT, Agent};
 pub use artifacts::Artifact;
 pub use commands::{Commands, Host, Ran};
 pub use doctor::{Level, Probe, Verdict, diagnose};

@@ -69,3 +69,37 @@ impl Manifest {
         files::write(&path, &format!("{text}\n"), 0o644)
     }
 }
+
+/// What installing an agent made; a node beside it has its own [`Manifest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AgentRecord {
+    /// The program, if installing put it there.
+    pub(crate) binary: Option<CopiedBinary>,
+    /// Folders that were not there before, deepest first.
+    pub(crate) folders: Vec<Utf8PathBuf>,
+}
+
+impl AgentRecord {
+    pub(crate) fn path(layout: &Layout) -> Utf8PathBuf {
+        layout.config.join("agent.json")
+    }
+
+    pub(crate) fn read(layout: &Layout) -> Result<Option<Self>, NodeError> {
+        let path = Self::path(layout);
+        let Some(text) = files::read(&path)? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|source| NodeError::Manifest { path, source })
+    }
+
+    pub(crate) fn write(&self, layout: &Layout) -> Result<(), NodeError> {
+        let path = Self::path(layout);
+        let text = serde_json::to_string_pretty(self).map_err(|source| NodeError::Manifest {
+            path: path.clone(),
+            source,
+        })?;
+        files::write(&path, &format!("{text}\n"), 0o644)
+    }
+}

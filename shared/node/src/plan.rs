@@ -201,17 +201,7 @@ impl Plan {
 
     /// Folders besides those of the files: path, mode, whether they belong to the service's account.
     fn folders(&self) -> Vec<(Utf8PathBuf, u32, bool)> {
-        let layout = &self.layout;
-        match layout.scope {
-            Scope::System => vec![
-                (layout.config.clone(), 0o755, false),
-                (layout.base.clone(), 0o700, true),
-            ],
-            Scope::User => {
-                let own = [&layout.config, &layout.base].into_iter().chain(&layout.writable);
-                own.map(|folder| (folder.clone(), 0o700, false)).collect()
-            }
-        }
+        folders(&self.layout)
     }
 
     /// What forbids it.
@@ -325,6 +315,20 @@ impl Plan {
     }
 }
 
+/// Folders besides those of the files: path, mode, whether they belong to the service's account.
+pub(crate) fn folders(layout: &Layout) -> Vec<(Utf8PathBuf, u32, bool)> {
+    match layout.scope {
+        Scope::System => vec![
+            (layout.config.clone(), 0o755, false),
+            (layout.base.clone(), 0o700, true),
+        ],
+        Scope::User => {
+            let own = [&layout.config, &layout.base].into_iter().chain(&layout.writable);
+            own.map(|folder| (folder.clone(), 0o700, false)).collect()
+        }
+    }
+}
+
 /// Whether this process may change units of this scope.
 pub(crate) fn allowed(scope: Scope) -> Result<(), NodeError> {
     if !cfg!(target_os = "linux") {
@@ -337,7 +341,7 @@ pub(crate) fn allowed(scope: Scope) -> Result<(), NodeError> {
 }
 
 /// Makes the service's account the owner of a folder.
-fn give(folder: &Utf8Path, commands: &dyn Commands) -> Result<(), NodeError> {
+pub(crate) fn give(folder: &Utf8Path, commands: &dyn Commands) -> Result<(), NodeError> {
     let Some(owner) = Account::find(commands) else {
         return Err(NodeError::Usage {
             reason: format!("the account {ACCOUNT} is missing although it was made"),

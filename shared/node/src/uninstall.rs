@@ -6,12 +6,13 @@ use camino::Utf8PathBuf;
 use nimbus_units::inspect;
 
 use crate::account::{ACCOUNT, Account};
+use crate::agent::{AGENT_UNIT, env_file};
 use crate::artifacts::{ENGINE_DROP_IN, names};
 use crate::commands::{Commands, owned};
 use crate::error::{NodeError, io};
 use crate::files;
 use crate::layout::{Layout, Scope, Target};
-use crate::manifest::Manifest;
+use crate::manifest::{AgentRecord, Manifest};
 use crate::plan::{ENV_STUB, allowed};
 
 /// What is removed.
@@ -24,10 +25,14 @@ pub struct Removal {
     foreign: Vec<Utf8PathBuf>,
     /// Files of ours that somebody has changed.
     pub modified: Vec<Utf8PathBuf>,
-    manifest: Option<Manifest>,
+    /// Where it was written down what was made.
+    records: Vec<Utf8PathBuf>,
+    folders: Vec<Utf8PathBuf>,
     binary: Option<Utf8PathBuf>,
     state: Vec<Utf8PathBuf>,
     account: bool,
+    /// Whether the service manager knows the service; one that a generator makes may never have been made.
+    known: bool,
 }
 
 /// What was removed, and what was not.
@@ -51,7 +56,8 @@ impl Removal {
         commands: &dyn Commands,
     ) -> Result<Self, NodeError> {
         let (mut found, mut foreign, mut modified) = (Vec::new(), Vec::new(), Vec::new());
-        for name in names(target) {
+        let agent = (target == Target::Systemd).then_some(AGENT_UNIT);
+        for name in names(target).iter().copied().chain(agent) {
             let path = layout.artifacts(target).join(name);
             let Some(text) = files::read(&path)? else {
                 continue;
@@ -64,13 +70,32 @@ impl Removal {
             found.push(path);
         }
         let manifest = Manifest::read(&layout)?.filter(|manifest| manifest.request.target == target);
-        let mut binary = None;
-        if let Some(copied) = manifest.as_ref().and_then(|manifest| manifest.binary.as_ref())
-            && files::digest(&copied.path)?.as_ref() == Some(&copied.sha256)
-        {
-            binary = Some(copied.path.clone());
-        }
         let native = target == Target::Systemd;
+        let record = match native {
+            true => AgentRecord::read(&layout)?,
+            false => None,
+        };
+        let copied = manifest.iter().filter_map(|manifest| manifest.binary.as_ref());
+        let copied = copied.chain(record.iter().filter_map(|record| record.binary.as_ref()));
+        let mut binary = None;
+        for copied in copied {
+            if files::digest(&copied.path)?.as_ref() == Some(&copied.sha256) {
+                binary = Some(copied.path.clone());
+            }
+        }
+        if record.is_some() {
+            // Installing wrote it, with the credential of the agent in it.
+            found.extend(Some(env_file(&layout)).filter(|path| path.exists()));
+        }
+        let mut folders: Vec<Utf8PathBuf> = manifest
+            .iter()
+            .flat_map(|manifest| manifest.folders.clone())
+            .collect();
+        folders.extend(record.iter().flat_map(|record| record.folders.clone()));
+        folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
+        let mut records = Vec::new();
+        records.extend(manifest.as_ref().map(|_| layout.manifest()));
+        records.extend(record.as_ref().map(|_| AgentRecord::path(&layout)));
         let mut state = Vec::new();
         if native {
             state.push(layout.base.clone());
@@ -80,14 +105,22 @@ impl Removal {
         let account = native
             && layout.scope == Scope::System
             && Account::find(commands).is_some_and(|account| account.is_ours(&layout.base));
+        let show = layout
+            .scope
+            .systemctl(&["show", "--property=LoadState", "--value", "nimbus.service"]);
+        let known = commands
+            .run(&show)
+            .is_ok_and(|ran| ran.stdout.trim() != "not-found");
         Ok(Self {
+            known,
             layout,
             target,
             purge,
             files: found,
             foreign,
             modified,
-            manifest,
+            records,
+            folders,
             binary,
             state,
             account,
@@ -98,15 +131,14 @@ impl Removal {
     fn before(&self) -> Option<Vec<String>> {
         let is = |name: &str| self.files.iter().any(|path| path.file_name() == Some(name));
         let systemctl = |words: &[&str]| Some(self.layout.scope.systemctl(words));
-        match (self.target, is("nimbus.socket"), is("nimbus.service")) {
-            (Target::Container, ..) if is("nimbus.container") => systemctl(&["stop", "nimbus.service"]),
-            (Target::Systemd, true, true) => {
-                systemctl(&["disable", "--now", "nimbus.socket", "nimbus.service"])
-            }
-            (Target::Systemd, true, false) => systemctl(&["disable", "--now", "nimbus.socket"]),
-            (Target::Systemd, false, true) => systemctl(&["disable", "--now", "nimbus.service"]),
-            _ => None,
+        if self.target == Target::Container {
+            return systemctl(&["stop", "nimbus.service"]).filter(|_| self.known && is("nimbus.container"));
         }
+        let units = ["nimbus.socket", "nimbus.service", AGENT_UNIT]
+            .into_iter()
+            .filter(|unit| is(unit));
+        let words: Vec<&str> = ["disable", "--now"].into_iter().chain(units).collect();
+        (words.len() > 2).then(|| self.layout.scope.systemctl(&words))
     }
 
     fn env_file(&self) -> Result<Option<Utf8PathBuf>, NodeError> {
@@ -129,14 +161,13 @@ impl Removal {
         if let Some(command) = self.before() {
             let _ = writeln!(text, "systemctl: {}", command.join(" "));
         }
-        let manifest = self.manifest.as_ref().map(|_| self.layout.manifest());
         let gone = self
             .files
             .iter()
             .cloned()
             .chain(self.binary.clone())
             .chain(self.env_file()?);
-        for path in gone.chain(manifest) {
+        for path in gone.chain(self.records.iter().cloned()) {
             let _ = writeln!(text, "remove: {path}");
         }
         for folder in self.state.iter().filter(|_| self.purge) {
@@ -214,15 +245,14 @@ impl Removal {
         if self.layout.env_file().exists() {
             done.kept.push(self.layout.env_file().into_string());
         }
-        if let Some(manifest) = &self.manifest {
-            let path = self.layout.manifest();
-            if files::remove(&path)? {
-                done.removed.push(path);
+        for path in &self.records {
+            if files::remove(path)? {
+                done.removed.push(path.clone());
             }
-            for folder in &manifest.folders {
-                if files::remove_empty(folder) {
-                    done.removed.push(folder.clone());
-                }
+        }
+        for folder in &self.folders {
+            if files::remove_empty(folder) {
+                done.removed.push(folder.clone());
             }
         }
         Ok(done)

@@ -5,6 +5,7 @@ use nimbus_units::{Drift, State, compare, inspect};
 use serde::Serialize;
 
 use crate::account;
+use crate::agent::AGENT_UNIT;
 use crate::artifacts::{self, Facts, names};
 use crate::commands::Commands;
 use crate::error::NodeError;
@@ -80,6 +81,19 @@ pub fn drift(
                 ));
             }
             (None, None) => {}
+        }
+    }
+    if target == Target::Systemd {
+        let path = layout.units.join(AGENT_UNIT);
+        if let Some(text) = files::read(&path)? {
+            // With which flags it was written stands in the file itself: what counts is that it is whole.
+            let state = match inspect(&text) {
+                None => State::Foreign,
+                Some(read) if !read.untouched => State::Modified,
+                Some(_) => State::InSync,
+            };
+            let diff = String::new();
+            found.push((path, Drift { state, diff }));
         }
     }
     Ok(found)

@@ -79,7 +79,9 @@ impl TestHost {
     pub(crate) fn ran(&self) -> Vec<String> {
         let ran = std::mem::take(&mut *self.ran.borrow_mut());
         ran.into_iter()
-            .filter(|line| line.starts_with("systemctl") && !line.contains("is-active"))
+            .filter(|line| {
+                line.starts_with("systemctl") && !line.contains("is-active") && !line.contains(" show ")
+            })
             .collect()
     }
 

@@ -1,5 +1,5 @@
-use nimbus_node::{Manifest, NodeError, Request, Target, drift};
-use nimbus_units::State;
+use nimbus_node::{Agent, Manifest, NodeError, Request, Target, drift};
+use nimbus_units::{State, UnitFile};
 
 use crate::host::TestHost;
 
@@ -235,4 +235,59 @@ fn a_failing_service_manager_is_told_and_the_files_stay() {
     );
     assert!(host.layout().units.join("nimbus.service").exists());
     assert!(host.removal(false).apply(&host).is_ok(), "and can be taken away");
+}
+
+#[test]
+fn an_agent_is_a_unit_of_its_own_and_goes_with_the_rest() {
+    let host = TestHost::new();
+    let agent = Agent {
+        layout: host.layout(),
+        binary: host.layout().binary,
+        command: "nimbus node join https://nimbus.example.org".to_owned(),
+    };
+    agent.check(false, &host).unwrap();
+    agent
+        .apply(&host.path("new"), "NATS_URL=tls://nimbus.example.org\n", &host)
+        .unwrap();
+    let unit = agent.artifact(&host).unwrap();
+    assert_eq!(host.text(&unit.path), unit.text);
+    let parsed = UnitFile::parse(&unit.text).unwrap();
+    assert!(
+        parsed
+            .value("Service", "ExecStart")
+            .unwrap()
+            .contains(" serve sandbox-agent --data-dir /")
+    );
+    assert_eq!(
+        host.ran(),
+        [
+            "systemctl --user daemon-reload",
+            "systemctl --user enable nimbus-sandbox-agent.service",
+            "systemctl --user restart nimbus-sandbox-agent.service"
+        ]
+    );
+    assert!(matches!(agent.check(false, &host), Err(NodeError::Exists(_))));
+    agent.check(true, &host).unwrap();
+    // A node beside it leaves it alone.
+    host.install(host.request(), false).unwrap();
+    assert!(unit.path.exists());
+    let seen = drift(&host.layout(), Target::Systemd, "", &host).unwrap();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|(_, drift)| drift.state == State::InSync));
+    host.removal(true).apply(&host).unwrap();
+    assert!(
+        host.tree().iter().all(|path| !path.contains("nimbus")),
+        "{:?}",
+        host.tree()
+    );
+
+    agent
+        .apply(&host.path("new"), "NATS_URL=tls://nimbus.example.org\n", &host)
+        .unwrap();
+    host.removal(true).apply(&host).unwrap();
+    assert!(
+        host.tree().iter().all(|path| !path.contains("nimbus")),
+        "{:?}",
+        host.tree()
+    );
 }
