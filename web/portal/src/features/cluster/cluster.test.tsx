@@ -16,6 +16,25 @@ const calm: Deployment = {
   leases: [{ name: "ippool.reconcile", holder: "ippool-1", renewed_at: new Date().toISOString() }],
 };
 
+describe("add host", () => {
+  it("keeps the token out of arguments, and says why there is none", async () => {
+    server.use(http.post("*/api/hosts/join-tokens", () => ok({ token: "nimbus_jt_4f", expires_in_seconds: 900 })));
+    const first = renderApp("/hosts");
+    await first.user.click(await screen.findByRole("button", { name: "Add host" }));
+    await first.user.click(await screen.findByRole("button", { name: "Make token" }));
+    const line = await screen.findByRole("region", { name: "join commands" });
+    expect(line).toHaveTextContent("printf %s 'nimbus_jt_4f' > join-token");
+    expect(line).toHaveTextContent("sudo nimbus node join http://nimbus.test --token-file join-token");
+    expect(screen.getByText(/for 15 min/)).toBeVisible();
+    first.unmount();
+    server.use(http.post("*/api/hosts/join-tokens", () => refuse(409, "op.conflict", "the bus is not reachable from other hosts")));
+    const { user } = renderApp("/hosts");
+    await user.click(await screen.findByRole("button", { name: "Add host" }));
+    await user.click(await screen.findByRole("button", { name: "Make token" }));
+    expect(await screen.findByText("The bus is not reachable from other hosts.")).toBeVisible();
+  });
+});
+
 describe("cluster", () => {
   it("shows who serves what, and what waits", async () => {
     server.use(http.get("*/api/deployment", () => ok(calm)));

@@ -10,6 +10,7 @@ import { Meter } from "~/ui/meter";
 import { Bone, EmptyState, Panel } from "~/ui/states";
 import { Badge, StatusDot } from "~/ui/status";
 import { Age } from "~/ui/time";
+import { AddHost } from "./join";
 
 const REFRESH_MS = 5_000;
 
@@ -20,6 +21,7 @@ export function HostsPage() {
   return (
     <Page
       title="Hosts"
+      actions={<AddHost />}
       lead={hosts.data === undefined || hosts.data.length === 0 ? "Where sandboxes run." : `${plural(hosts.data.length, "host")}${lost > 0 ? `, ${lost} lost` : ""}. The one with most room and the image at hand takes the next sandbox.`}
     >
       {hosts.data === undefined ? (
