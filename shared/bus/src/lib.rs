@@ -39,6 +39,7 @@ mod method;
 mod micro;
 mod peer;
 mod process;
+mod replicas;
 mod serve;
 mod server_config;
 mod singleton;

@@ -13,6 +13,7 @@ mod events;
 mod hosts;
 mod leases;
 mod peers;
+mod replicas;
 mod rights;
 mod server;
 mod streams;
