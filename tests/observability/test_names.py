@@ -196,6 +196,32 @@ def test_what_prometheus_reads_is_in_compose() -> None:
             assert target.split(":")[0] in services, target
 
 
+@pytest.mark.parametrize("override", ["", "ops/compose/hosts.yaml", "ops/compose/cluster.yaml"])
+def test_compose_takes_the_files(override: str, tmp_path: Path) -> None:
+    """With every profile and nothing but what .env.example says; what is mounted from the checkout is there."""
+    (tmp_path / "env").write_text((ROOT / ".env.example").read_text().replace("DOCKER_GID=", "DOCKER_GID=1"))
+    command = [
+        os.environ.get("NIMBUS_TEST_COMPOSE", str(ROOT / "target/venv/bin/docker-compose")), "--env-file", str(tmp_path / "env"),
+        "-f", "compose.yaml", *(["-f", override] if override else []), "--profile", "*", "config", "--format", "json",
+    ]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NIMBUS_BUS_NAME": "nimbus.example.org"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "level=warning" not in done.stderr, done.stderr
+    project = json.loads(done.stdout)
+    assert {"collector", "jaeger", "prometheus", "grafana"} <= set(project["services"])
+    files = [Path(config["file"]) for config in project["configs"].values()]
+    files += [
+        Path(mount["source"]) for service in project["services"].values() for mount in service.get("volumes", []) if mount["type"] == "bind"
+    ]
+    mounted = [file for file in files if file.is_relative_to(ROOT) and not file.is_relative_to(ROOT / "secrets")]
+    assert len(mounted) >= 6
+    assert [str(file) for file in mounted if not file.exists()] == []
+    for name, service in project["services"].items():
+        assert service.get("read_only") and service["cap_drop"] == ["ALL"], name
+        assert name == "replicas" or service["deploy"]["resources"]["limits"]["memory"], name
+
+
 def parsed(page: str) -> dict[str, dict[str, set[str]]]:
     found: dict[str, dict[str, set[str]]] = {}
     for line in page.splitlines():
