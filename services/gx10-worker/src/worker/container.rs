@@ -1,0 +1,143 @@
+//! Brings a job's container to life, once: whatever was begun before is found by its name.
+
+use std::time::Duration;
+
+use nimbus_gpu_wire::{Assignment, Phase};
+use tracing::{info, warn};
+
+use crate::create;
+use crate::engine::EngineError;
+use crate::host::since_boot;
+use crate::link::Pause;
+use crate::outcome::Fault;
+use crate::state::{Record, Stage};
+use crate::worker::Worker;
+
+/// A start that an earlier worker asked for is done or lost by then.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Makes sure that the job's container was started, by this worker or an earlier one.
+///
+/// ```text
+///            stage     no container     made, not started      started
+///  accepted            make it          start it               -
+///  starting            lost: fault      settle, start it       done
+/// ```
+pub(crate) async fn ensure(worker: &Worker, record: &mut Record) -> Result<(), Fault> {
+    let name = create::container_name(&record.assignment.job);
+    let mut pause = Pause::default();
+    loop {
+        match step(worker, record, &name).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(Trouble::Job(fault)) => return Err(fault),
+            Err(Trouble::Engine(EngineError::Away { .. })) => pause.wait().await,
+            Err(Trouble::Engine(EngineError::NoSpace { .. })) => {
+                return Err(Fault::engine(
+                    "no space is left on the box for the job's container",
+                ));
+            }
+            Err(Trouble::Engine(error)) => return Err(Fault::engine(error.detail())),
+        }
+    }
+}
+
+enum Trouble {
+    Job(Fault),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Trouble {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// One look and one act; whether the container was started.
+async fn step(worker: &Worker, record: &mut Record, name: &str) -> Result<bool, Trouble> {
+    let attempt = record.assignment.attempt;
+    let job = record.assignment.job.clone();
+    match worker.engine.inspect(name).await? {
+        None if record.stage == Stage::Starting => Err(Trouble::Job(Fault::engine(
+            "its container is gone from the box; a job is not started twice",
+        ))),
+        None => {
+            make(worker, &record.assignment, name).await?;
+            Ok(false)
+        }
+        // Left by an attempt that was given up.
+        Some(seen) if seen.attempt != attempt => {
+            worker.engine.remove(name).await?;
+            Ok(false)
+        }
+        Some(seen) if seen.created && seen.error.is_none() => {
+            settle(record).await;
+            if record.stage == Stage::Accepted {
+                record.stage = Stage::Starting;
+                record.boot_id = Some(worker.host.boot_id.clone());
+                record.started_ms = millis(since_boot());
+                // Waited for even on a full disk: what is not written down could be started twice.
+                let mut pause = Pause::default();
+                while let Err(error) = worker.state.save(record).await {
+                    warn!(gpu.job = job, "{job} cannot be started yet: {error}");
+                    worker.tell(&job, Phase::Assigned, None, Some(error.to_string()));
+                    pause.wait().await;
+                }
+            } else if worker.engine.inspect(name).await? != Some(seen) {
+                return Ok(false);
+            }
+            info!(gpu.job = job, attempt, "starting {name}");
+            match worker.engine.start(name).await {
+                Ok(()) => Ok(true),
+                // The container itself says why it could not be started.
+                Err(error @ (EngineError::Refused { .. } | EngineError::Missing { .. })) => {
+                    warn!(gpu.job = job, "{error}");
+                    match worker.engine.inspect(name).await? {
+                        Some(seen) if seen.error.is_some() => Ok(true),
+                        _ => Err(Trouble::Job(Fault::engine(error.detail()))),
+                    }
+                }
+                Err(error) => Err(error.into()),
+            }
+        }
+        Some(_) => Ok(true),
+    }
+}
+
+/// An earlier worker may have asked for the start just before it died.
+async fn settle(record: &Record) {
+    if record.stage == Stage::Starting {
+        let asked = Duration::from_millis(record.started_ms);
+        tokio::time::sleep(SETTLED.saturating_sub(since_boot().saturating_sub(asked))).await;
+    }
+}
+
+async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Trouble> {
+    for dataset in job.datasets.iter().filter(|dataset| !dataset.writable) {
+        // The engine would make an empty one.
+        if !worker.engine.has_volume(&create::volume_name(dataset)).await? {
+            return Err(Trouble::Job(Fault::engine(format!(
+                "the box has no dataset {}; a job that may write to it makes it",
+                dataset.name
+            ))));
+        }
+    }
+    let facts = worker.known_facts().await;
+    let has_gpu = !worker.gpus.borrow().is_empty();
+    let requests = create::devices(&worker.config.devices, &facts, has_gpu);
+    let body = create::body(job, &worker.config, &facts, requests);
+    match worker.engine.create(name, body).await {
+        // Made meanwhile by a call that seemed lost: the next look tells.
+        Ok(()) | Err(EngineError::Conflict { .. }) => {}
+        Err(EngineError::Missing { detail, .. }) => {
+            return Err(Trouble::Job(Fault::image(detail)));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    worker.engine.put(name, create::artifacts_folder()).await?;
+    Ok(())
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,112 @@
+//! `gx10-worker`: runs the jobs of Nimbus on a GPU box.
+//!
+//! ```text
+//!              ┌ beat ──▶ signs of life; answers bring cancels
+//!  link ◀──────┤
+//!  NATS, else  └ job: image ─▶ container ─▶ log, end ─▶ artifact ─▶ finish ─▶ nothing left
+//!  HTTP                │            │
+//!                 state (disk)   engine (Docker)
+//! ```
+//! Three things outlive this process and are enough to go on from: the record of each job it has taken,
+//! the container named after the job, and what the server says it already has. So stopping, crashing and
+//! being killed are the same to it, and none of them ends a job.
+
+mod artifact;
+mod attend;
+mod beat;
+mod config;
+mod container;
+mod create;
+mod engine;
+mod gpu;
+mod host;
+mod image;
+mod job;
+mod link;
+mod log;
+mod outcome;
+mod state;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Cli, Command, Config};
+use crate::state::State;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("GX10_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let result = match cli.command {
+        Command::Run(config) => serve(*config),
+        Command::Drain { state_dir } => drain(&state_dir),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs jobs until it is told to stop, or to stop after the present one.
+fn serve(config: Config) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let served = runtime.block_on(async {
+        let (stop, drain) = (CancellationToken::new(), CancellationToken::new());
+        listen(&stop, &drain).map_err(|error| format!("cannot listen for signals: {error}"))?;
+        Box::pin(worker::run(config, stop, drain))
+            .await
+            .map_err(|error| error.to_string())
+    });
+    // A call that still hangs somewhere does not hold up the end.
+    runtime.shutdown_background();
+    served
+}
+
+/// SIGTERM and SIGINT stop at once; SIGUSR1 stops after the present job.
+fn listen(stop: &CancellationToken, drain: &CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    let (stop, drain) = (stop.clone(), drain.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = user.recv() => {
+                    info!("draining: stopping after the present job");
+                    drain.cancel();
+                }
+            }
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// Lets the running worker finish its job, and waits for that.
+fn drain(dir: &std::path::Path) -> Result<(), String> {
+    let pid = State::owner(dir).map_err(|error| error.to_string())?;
+    let Some(pid) = pid else {
+        return Err(format!("no worker runs on {}", dir.display()));
+    };
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1)
+        .map_err(|error| format!("cannot signal the worker: {error}"))?;
+    State::wait_released(dir).map_err(|error| error.to_string())
+}
