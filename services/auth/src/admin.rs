@@ -4,7 +4,7 @@
 //! installation can be used, and put right, before and without anybody having registered.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -180,23 +180,61 @@ fn fresh(generation: u64, now: Timestamp, rotated_at: Option<Timestamp>) -> Resu
 
 /// Held while the file is looked at and replaced; goes with the process that holds it.
 fn lock(path: &Utf8Path) -> Result<std::fs::File, AdminError> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_str().is_empty()) {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| io(folder, source))?;
-    }
+    let folder = folder(path);
+    make(folder)?;
     let beside = Utf8PathBuf::from(format!("{path}.lock"));
-    let file = std::fs::OpenOptions::new()
+    // A new one is given away below, so it must not be a link to something else.
+    let made = std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(false)
+        .create_new(true)
         .mode(0o600)
-        .open(&beside)
-        .map_err(|source| io(&beside, source))?;
+        .open(&beside);
+    let file = match made {
+        Ok(file) => give(&file, folder).map(|()| file),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::OpenOptions::new().write(true).open(&beside)
+        }
+        Err(error) => Err(error),
+    };
+    let file = file.map_err(|source| io(&beside, source))?;
     file.lock().map_err(|source| io(&beside, source))?;
     Ok(file)
+}
+
+/// The folder that a file is in.
+fn folder(path: &Utf8Path) -> &Utf8Path {
+    match path.parent() {
+        Some(folder) if !folder.as_str().is_empty() => folder,
+        _ => Utf8Path::new("."),
+    }
+}
+
+/// Makes the folders that are missing. Each belongs to whom the one above belongs to.
+fn make(folder: &Utf8Path) -> Result<(), AdminError> {
+    let missing: Vec<&Utf8Path> = folder
+        .ancestors()
+        .take_while(|folder| !folder.as_str().is_empty() && !folder.exists())
+        .collect();
+    for missing in missing.into_iter().rev() {
+        let made = match std::fs::DirBuilder::new().mode(0o700).create(missing) {
+            // Another process that starts was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            made => made,
+        };
+        made.and_then(|()| give(&std::fs::File::open(missing)?, self::folder(missing)))
+            .map_err(|source| io(missing, source))?;
+    }
+    Ok(())
+}
+
+/// Makes the owner of the folder that of a file which root has just made in it: root may rotate the token of
+/// a server that runs under an account of its own, and the server has to read it afterwards.
+fn give(file: &std::fs::File, folder: &Utf8Path) -> std::io::Result<()> {
+    let (owner, made) = (std::fs::metadata(folder)?, file.metadata()?);
+    if made.uid() == 0 && owner.uid() != 0 {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// Replaces the file whole; its mode is right from the first byte on.
@@ -217,6 +255,7 @@ fn write(path: &Utf8Path, token: &AdminToken) -> Result<(), AdminError> {
             .create_new(true)
             .mode(0o600)
             .open(&new)?;
+        give(&file, folder(path))?;
         file.write_all(&text)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
@@ -344,6 +383,22 @@ mod tests {
         assert!(!format!("{second:?}").contains(second.token.reveal()));
         let names: Vec<_> = path.parent().unwrap().read_dir_utf8().unwrap().collect();
         assert_eq!(names.len(), 2, "the file and its lock: {names:?}");
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_whom_the_folder_belongs_to() {
+        let dir = camino_tempfile::tempdir().unwrap();
+        let me = std::fs::metadata(dir.path()).unwrap().uid();
+        // Only root can give files away; for everybody else all of it is theirs anyway.
+        let owner = if me == 0 { 54_321 } else { me };
+        std::os::unix::fs::chown(dir.path(), Some(owner), None).unwrap();
+        let path = dir.path().join("share/nimbus/token");
+        rotate(&path, Timestamp::from_micros(0)).unwrap();
+        rotate(&path, Timestamp::from_micros(1)).unwrap();
+        let lock = Utf8PathBuf::from(format!("{path}.lock"));
+        for made in [path.as_path(), &lock, folder(&path), folder(folder(&path))] {
+            assert_eq!(std::fs::metadata(made).unwrap().uid(), owner, "{made}");
+        }
     }
 
     #[test]

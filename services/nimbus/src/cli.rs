@@ -12,10 +12,13 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nimbus_config::{FileLayer, Layers};
 
 use crate::admin::{backup, bus, settings};
-use crate::client::{auth, health, login, mcp, sandbox, service, session, tenant, token, vm};
+use crate::client::{
+    auth, cluster, compose, gpu, health, login, mcp, sandbox, service, session, tenant, token, vm,
+};
 use crate::output::Format;
 use crate::problem::{Outcome, Problem};
 use crate::server::{dev, start};
+use crate::{machine, node};
 
 /// Private clouds on Proxmox VE: sign in, order a machine, have it a minute later.
 #[derive(Debug, Parser)]
@@ -47,12 +50,19 @@ enum Command {
     Sandbox(Box<sandbox::SandboxArgs>),
     Service(service::ServiceArgs),
     Session(session::SessionArgs),
+    Compose(Box<compose::ComposeArgs>),
+    Gpu(Box<gpu::GpuArgs>),
+    Cluster(cluster::ClusterArgs),
     Mcp(mcp::McpArgs),
     Health(health::HealthArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     Config(settings::ConfigArgs),
     Bus(bus::BusArgs),
+    Node(node::NodeArgs),
+    Install(node::InstallHereArgs),
+    Uninstall(node::UninstallHereArgs),
+    Machine(machine::MachineArgs),
     /// Print the completions of a shell.
     Completions {
         /// Which shell.
@@ -73,12 +83,18 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 /// Parses, runs, and says how the process ends.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let (command, defaults) = match parse(&args) {
+    let (mut command, defaults) = match parse(&args) {
         Ok(parsed) => parsed,
         Err(Stop::Clap(error, lines)) => return complain(&error, &lines),
         Err(Stop::Problem(problem)) => return problem.report(false),
     };
     let json = command.format() == Format::Json;
+    // Here, because there are no threads yet.
+    if let Command::Start(args) = &mut command
+        && let Err(problem) = args.inherit()
+    {
+        return problem.report(json);
+    }
     let runtime = match runtime(&command) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -235,8 +251,13 @@ impl Command {
             Self::Sandbox(args) => args.workloads.client.output,
             Self::Service(args) => args.workloads.client.output,
             Self::Session(args) => args.workloads.client.output,
+            Self::Compose(args) => args.client.output,
+            Self::Gpu(args) => args.client.output,
+            Self::Cluster(args) => args.client.output,
             Self::Health(args) => args.client.output,
             Self::Config(args) => args.format(),
+            Self::Node(args) => args.format(),
+            Self::Machine(args) => args.format(),
             _ => Format::Table,
         }
     }
@@ -258,12 +279,19 @@ async fn dispatch(command: Command, defaults: dev::Defaults) -> Outcome<ExitCode
         Command::Sandbox(args) => return Box::pin(sandbox::run(*args)).await,
         Command::Service(args) => Box::pin(service::run(args)).await,
         Command::Session(args) => return Box::pin(session::run(args)).await,
+        Command::Compose(args) => return Box::pin(compose::run(*args)).await,
+        Command::Gpu(args) => return Box::pin(gpu::run(*args)).await,
+        Command::Cluster(args) => Box::pin(cluster::run(args)).await,
         Command::Mcp(args) => Box::pin(mcp::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,
         Command::Backup(args) => Box::pin(backup::backup(args)).await,
         Command::Restore(args) => Box::pin(backup::restore(args)).await,
         Command::Config(args) => settings::run(args),
-        Command::Bus(args) => bus::run(args),
+        Command::Bus(args) => Box::pin(bus::run(args)).await,
+        Command::Node(args) => return node::run(args),
+        Command::Install(args) => node::install_here(args),
+        Command::Uninstall(args) => node::uninstall_here(args),
+        Command::Machine(args) => machine::run(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "nimbus", &mut script);

@@ -2,8 +2,11 @@
 
 pub(crate) mod api;
 pub(crate) mod auth;
+pub(crate) mod cluster;
+pub(crate) mod compose;
 pub(crate) mod credentials;
 pub(crate) mod discovery;
+pub(crate) mod gpu;
 pub(crate) mod health;
 pub(crate) mod login;
 pub(crate) mod logs;

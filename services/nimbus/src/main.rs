@@ -3,6 +3,8 @@
 mod admin;
 mod cli;
 mod client;
+mod machine;
+mod node;
 mod output;
 mod problem;
 mod server;

@@ -124,6 +124,12 @@ impl Problem {
         self.0.code.as_deref() == Some(code.as_str())
     }
 
+    /// Whether the same request may succeed soon: the server is away for a moment, or says so.
+    pub(crate) fn is_passing(&self) -> bool {
+        let code = self.0.code.as_deref();
+        code.is_none_or(|code| Code::find(code).is_some_and(|code| code.entry().retryable))
+    }
+
     /// Prints it to stderr, as text or as one JSON object, and says how to end.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if json {

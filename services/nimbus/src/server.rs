@@ -29,18 +29,21 @@ pub(crate) enum Service {
     Provisioner,
     /// Sandboxes, services and sessions.
     Workloads,
+    /// The queue of GPU jobs, and the inference endpoint.
+    GpuScheduler,
     /// What runs sandboxes on this host.
     SandboxAgent,
 }
 
 impl Service {
     /// Every service.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Gateway,
         Self::Auth,
         Self::Ippool,
         Self::Provisioner,
         Self::Workloads,
+        Self::GpuScheduler,
         Self::SandboxAgent,
     ];
 
@@ -52,6 +55,7 @@ impl Service {
             Self::Ippool => "ippool",
             Self::Provisioner => "provisioner",
             Self::Workloads => "workloads",
+            Self::GpuScheduler => "gpu-scheduler",
             Self::SandboxAgent => "sandbox-agent",
         }
     }

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nimbus_bus::{Authority, BusError, ServerConfigOptions, ServerTls, User};
-use nimbus_model::Hostname;
+use nimbus_bus::{Authority, Bus, BusError, ConnectOptions, ServerConfigOptions, ServerTls, User};
+use nimbus_model::{Clock, Hostname};
 
 use crate::output;
 use crate::problem::{Outcome, Problem};
@@ -44,6 +44,24 @@ enum BusCommand {
         sync_always: bool,
         #[command(flatten)]
         host: HostArg,
+    },
+    /// Have a cluster of nats-servers keep every stream this many times.
+    ///
+    /// Three copies outlive the loss of one server. Run it again after an upgrade: a stream that is new has
+    /// one copy.
+    Replicas {
+        /// How many copies; as many servers are needed.
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=5), value_name = "COUNT")]
+        count: u8,
+        /// The nats-servers, separated by commas.
+        #[arg(long, env = "NATS_URL", value_name = "URL")]
+        nats_url: String,
+        /// PEM file with the authority of the nats-servers' certificates; given, TLS is required.
+        #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
+        nats_ca_file: Option<Utf8PathBuf>,
+        /// Folder that `nimbus bus init` wrote.
+        #[arg(long, env = "NIMBUS_BUS_AUTHORITY", value_name = "DIR")]
+        bus_authority: Utf8PathBuf,
     },
     /// Make credentials.
     Credentials {
@@ -90,8 +108,14 @@ impl HostArg {
     }
 }
 
-pub(crate) fn run(args: BusArgs) -> Outcome {
+pub(crate) async fn run(args: BusArgs) -> Outcome {
     match args.command {
+        BusCommand::Replicas {
+            count,
+            nats_url,
+            nats_ca_file,
+            bus_authority,
+        } => replicas(count, nats_url, nats_ca_file, &bus_authority).await,
         BusCommand::Init {
             dir,
             listen,
@@ -128,14 +152,45 @@ pub(crate) fn run(args: BusArgs) -> Outcome {
                 (None, Some(name)) => User::unrestricted(name),
                 (None, None) => return Err(Problem::usage("neither a service nor --unrestricted was given")),
             };
-            if !dir.join("authority.json").exists() {
-                return Err(
-                    Problem::usage(format!("{dir} has no keys")).next(format!("nimbus bus init {dir}"))
-                );
-            }
-            write_new(&out, &Authority::open(&dir).map_err(failed)?, &user)
+            write_new(&out, &existing(&dir)?, &user)
         }
     }
+}
+
+/// The keys in a folder, which are not made here.
+fn existing(dir: &Utf8Path) -> Outcome<Authority> {
+    if !dir.join("authority.json").exists() {
+        return Err(Problem::usage(format!("{dir} has no keys")).next(format!("nimbus bus init {dir}")));
+    }
+    Authority::open(dir).map_err(failed)
+}
+
+async fn replicas(count: u8, url: String, ca_file: Option<Utf8PathBuf>, authority: &Utf8Path) -> Outcome {
+    let could_not = |error: BusError| {
+        Problem::failed("the streams could not be changed")
+            .because(&error)
+            .next("a cluster of as many servers is needed")
+    };
+    let user = User::unrestricted("administration");
+    let bus = Bus::connect(ConnectOptions {
+        url,
+        name: user.name.clone(),
+        credential: Some(existing(authority)?.mint(&user)),
+        ca_file,
+        clock: Clock::system(),
+    })
+    .await
+    .map_err(|error| Problem::failed("could not connect to the bus").because(&error))?;
+    let changed = bus.set_replicas(count).await.map_err(could_not)?;
+    bus.close().await;
+    output::say(format_args!(
+        "Every stream is kept {count} times; {} were changed.",
+        changed.len()
+    ));
+    for name in changed {
+        output::line(&name)?;
+    }
+    Ok(())
 }
 
 fn init(dir: &Utf8Path, host: &Hostname, options: &ServerConfigOptions) -> Outcome {

@@ -2,6 +2,7 @@
 
 use camino::Utf8PathBuf;
 use nimbus_model::Clock;
+use nimbus_node::{Layout, Manifest, Scope, Target};
 use serde_json::json;
 
 use super::environment;
@@ -13,7 +14,8 @@ use crate::problem::{Outcome, Problem};
 /// Whoever holds it reaches every tenant. It lies in a file that only the server's account can read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AuthArgs {
-    /// The file, if it is not in its usual place.
+    /// The file, if it is not in its usual place: that of the node for root on a host where one is installed,
+    /// else the account's own.
     #[arg(long, env = "NIMBUS_ADMIN_TOKEN_FILE", value_name = "FILE", global = true)]
     admin_token_file: Option<Utf8PathBuf>,
 
@@ -43,6 +45,7 @@ enum AuthCommand {
 pub(crate) fn run(args: AuthArgs) -> Outcome {
     let path = args
         .admin_token_file
+        .or_else(node_token)
         .or_else(|| nimbus_auth::admin::default_path(environment))
         .ok_or_else(|| {
             Problem::failed("there is no place for the admin token")
@@ -76,4 +79,14 @@ pub(crate) fn run(args: AuthArgs) -> Outcome {
             ])
         }
     }
+}
+
+/// The token of the node that this host runs: it is in the home of the service, and root means that one.
+fn node_token() -> Option<Utf8PathBuf> {
+    if !nimbus_node::is_root() {
+        return None;
+    }
+    let layout = Layout::new(Scope::System, environment).ok()?;
+    let installed = Manifest::read(&layout).ok()??;
+    (installed.request.target == Target::Systemd).then(|| layout.token())
 }

@@ -18,6 +18,7 @@ pub(crate) const PROVISION: &[(&str, &str)] = &[
     ("start_vm", "Start VM"),
     ("wait_guest_agent", "Wait for guest"),
     ("commit_ip", "Commit address"),
+    ("prepare_gpu", "Prepare GPU access"),
     ("save_vm", "Finish"),
 ];
 

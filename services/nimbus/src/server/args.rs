@@ -37,6 +37,9 @@ pub(crate) struct ServerArgs {
     #[command(flatten, next_help_heading = "Sandboxes, services and sessions")]
     pub(crate) workloads: nimbus_workloads::WorkloadsConfig,
 
+    #[command(flatten, next_help_heading = "GPU jobs")]
+    pub(crate) gpu: nimbus_gpu_scheduler::GpuConfig,
+
     #[command(flatten, next_help_heading = "This host's sandboxes")]
     pub(crate) agent: nimbus_sandbox_agent::SandboxAgentConfig,
 

@@ -1,6 +1,7 @@
 //! One process from start to end: ground, services, ready, signal, end.
 
 use std::fmt::Write;
+use std::net::TcpListener;
 use std::time::Instant;
 
 use camino::Utf8PathBuf;
@@ -20,7 +21,7 @@ use super::Service;
 use super::args::{ServerArgs, absolute};
 use super::boot::{self, Ground};
 use super::discovery::Announced;
-use super::listen::{self, Listening};
+use super::listen::{self, Listening, Permission};
 use super::proxmox::{self, Cluster};
 use super::signals::Signals;
 use crate::output;
@@ -33,6 +34,7 @@ pub(crate) struct Plan {
     services: Vec<Service>,
     notes: Vec<String>,
     discoverable: bool,
+    inherited: Option<TcpListener>,
 }
 
 impl Plan {
@@ -43,7 +45,15 @@ impl Plan {
             services,
             notes: Vec::new(),
             discoverable: false,
+            inherited: None,
         }
+    }
+
+    /// Serves on a port that somebody else holds.
+    #[must_use]
+    pub(crate) fn inherited(mut self, listener: TcpListener) -> Self {
+        self.inherited = Some(listener);
+        self
     }
 
     /// Lets the commands of this computer find it.
@@ -78,6 +88,8 @@ pub(crate) struct Running {
     database: Option<Database>,
     telemetry: TelemetryGuard,
     announced: Option<Announced>,
+    /// The admin token of a server that other computers reach.
+    exposed: Option<Utf8PathBuf>,
 }
 
 /// The services of a process, with the edge apart: it is stopped first, so that nobody asks what is going away.
@@ -109,12 +121,19 @@ impl Running {
             services,
             notes,
             discoverable,
+            inherited,
         } = plan;
         args.data.data_dir = absolute(&args.data.data_dir);
         args.gateway.public_url = args.listen.public_url.clone();
         args.provisioner.public_url = args.listen.public_url.clone();
         let mut listening = match services.contains(&Service::Gateway) {
-            true => Some(listen::bind(&args.listen)?),
+            true => {
+                let permission = Permission {
+                    token: args.auth.admin_token_file.as_ref(),
+                    now: Clock::system().now(),
+                };
+                Some(listen::bind(&args.listen, inherited, &permission)?)
+            }
             false => None,
         };
         let instance = instance();
@@ -199,8 +218,12 @@ impl Running {
             );
         }
 
+        let exposed = address
+            .filter(|address| !address.ip().is_loopback())
+            .and_then(|_| args.auth.admin_token_file.clone());
         let running = Self {
             url,
+            exposed,
             args,
             services: set,
             ground,
@@ -319,6 +342,7 @@ impl Running {
             }
             () = process.cancelled() => Err(Problem::failed("a task that Nimbus cannot do without has failed").why("the log says why")),
             ended = self.services.any_ended() => Err(ended_early(ended)),
+            never = listen::remind(self.exposed.clone()) => match never {},
         };
         self.end(signals).await;
         outcome
@@ -397,6 +421,12 @@ impl Services {
             }
             Service::Workloads => {
                 let work = nimbus_workloads::run(ctx, args.workloads.clone());
+                self.rest
+                    .running
+                    .spawn(async move { (service, Box::pin(work).await) }.instrument(span));
+            }
+            Service::GpuScheduler => {
+                let work = nimbus_gpu_scheduler::run(ctx, args.gpu.clone());
                 self.rest
                     .running
                     .spawn(async move { (service, Box::pin(work).await) }.instrument(span));

@@ -1,9 +1,13 @@
 //! `nimbus start` and `nimbus serve`.
 
+use std::net::TcpListener;
+use std::sync::Arc;
+
 use nimbus_store::DatabaseUrl;
 
 use super::Service;
 use super::args::ServerArgs;
+use super::listen;
 use super::process::{self, Plan};
 use crate::cli::environment;
 use crate::problem::{Outcome, Problem};
@@ -13,8 +17,26 @@ use crate::problem::{Outcome, Problem};
 /// Without the settings of a Proxmox cluster it runs too, and says in the portal what is missing.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct StartArgs {
+    /// Take the port from systemd, which holds it while the server restarts; --host and --port do not count then.
+    #[arg(long)]
+    systemd_socket_activation: bool,
+
+    /// What systemd handed over.
+    #[arg(skip)]
+    inherited: Option<Arc<TcpListener>>,
+
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+impl StartArgs {
+    /// Takes the port from systemd, if that is wanted. Must be called before there are threads.
+    pub(crate) fn inherit(&mut self) -> Outcome {
+        if self.systemd_socket_activation {
+            self.inherited = Some(Arc::new(listen::take_inherited()?));
+        }
+        Ok(())
+    }
 }
 
 /// Run some of the services; the others run in other processes on the same bus and database.
@@ -34,7 +56,10 @@ pub(crate) async fn start(args: StartArgs) -> Outcome {
     let mut server = args.server;
     let token = server.auth.admin_token_file.take();
     server.auth.admin_token_file = token.or_else(|| nimbus_auth::admin::default_path(environment));
-    let plan = Plan::new(server, Service::ALL.to_vec()).discoverable();
+    let mut plan = Plan::new(server, Service::ALL.to_vec()).discoverable();
+    if let Some(listener) = args.inherited.and_then(Arc::into_inner) {
+        plan = plan.inherited(listener);
+    }
     Box::pin(process::run(plan)).await
 }
 
@@ -67,7 +92,11 @@ fn check(services: &[Service], args: &ServerArgs) -> Outcome {
     let sealing = services.iter().any(|service| {
         matches!(
             service,
-            Service::Auth | Service::Provisioner | Service::Workloads | Service::SandboxAgent
+            Service::Auth
+                | Service::Provisioner
+                | Service::Workloads
+                | Service::GpuScheduler
+                | Service::SandboxAgent
         )
     });
     if sealing && args.data.encryption_key.is_none() {

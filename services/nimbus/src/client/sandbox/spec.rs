@@ -310,7 +310,7 @@ fn restart(text: &str) -> Result<Value, String> {
 }
 
 /// A size: a number of bytes, or one with K, M, G, T and an optional `iB` or `B`, all powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "expected a size such as 512MiB or 2g".to_owned();
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
