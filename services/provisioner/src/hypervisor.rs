@@ -3,6 +3,7 @@
 //! A VM that is not on the node where it was last seen is looked for in the whole cluster before it
 //! counts as gone: operators migrate machines, and the row follows only at the next reconcile.
 
+mod guest;
 mod ready;
 
 use std::net::Ipv4Addr;
@@ -19,6 +20,8 @@ use tokio::time::{Instant, sleep};
 use crate::config::ProvisionerConfig;
 use crate::error::MachineError;
 use crate::marker::{self, Ours};
+
+pub(crate) use guest::ScriptEnd;
 
 /// Pause between two looks at a VM that another task is working on.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

@@ -14,6 +14,7 @@
 mod cluster;
 mod config;
 mod error;
+mod gpu;
 mod hypervisor;
 mod keys;
 mod machine;

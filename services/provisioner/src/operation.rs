@@ -21,6 +21,7 @@ const PROVISION: StepNames = &[
     ("start_vm", "Start VM"),
     ("wait_guest_agent", "Wait for guest"),
     ("commit_ip", "Commit address"),
+    ("prepare_gpu", "Prepare GPU access"),
     ("save_vm", "Finish"),
 ];
 const DELETE: StepNames = &[
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn a_step_that_is_tried_again_keeps_its_beginning() {
         let mut list = steps(OperationKind::Provision);
-        assert_eq!(list.len(), 9);
+        assert_eq!(list.len(), 10);
         let (first, later) = (Timestamp::from_micros(1), Timestamp::from_micros(5));
         mark(&mut list, "clone_template", StepState::Running, first);
         mark(&mut list, "clone_template", StepState::Running, later);

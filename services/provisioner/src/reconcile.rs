@@ -295,6 +295,10 @@ async fn act(
                 .key(Key::of(format!("gone-{}", row.id)))
                 .await
                 .map_err(MachineError::Fault)?;
+            provisioner
+                .forget_gpu(row.id)
+                .await
+                .map_err(MachineError::Fault)?;
             let mut tx = inner.store.begin().await?;
             if let Some(gone) = store::remove_idle(&mut tx, row.id).await? {
                 inner

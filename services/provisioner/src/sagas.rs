@@ -2,7 +2,7 @@
 //!
 //! | saga | steps |
 //! |---|---|
-//! | `provision/1` | reserve_ip, pick_node, clone_template, configure_vm, resize_disk, start_vm, wait_guest_agent, commit_ip, save_vm |
+//! | `provision/1` | reserve_ip, pick_node, clone_template, configure_vm, resize_disk, start_vm, wait_guest_agent, commit_ip, prepare_gpu, save_vm |
 //! | `delete/1` | stop_vm, destroy_vm, release_ip, remove_vm |
 //! | `power/1` | power_vm |
 //!

@@ -323,7 +323,16 @@ impl Sim {
                     })
                 })
                 .collect();
+            // Of guests that run: a guest forgets its commands when it stops.
+            let commands: Vec<Value> = world
+                .execs
+                .iter()
+                .map(|(pid, exec)| {
+                    json!({"pid": pid, "vmid": exec.vmid, "command": exec.command, "input": exec.input, "exitcode": exec.exitcode})
+                })
+                .collect();
             json!({
+                "guest_commands": commands,
                 "now_ms": world.now, "nodes": nodes, "vms": vms, "tasks": tasks, "task_ms_total": total,
                 "requests": requests, "requests_total": requests.values().sum::<u64>(), "faults": faults,
             })

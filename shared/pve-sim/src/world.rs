@@ -78,6 +78,9 @@ pub(crate) struct Exec {
     pub(crate) done_at: u64,
     pub(crate) exitcode: i64,
     pub(crate) output: String,
+    /// What was asked for: the words, and the standard input.
+    pub(crate) command: Vec<String>,
+    pub(crate) input: String,
 }
 
 impl World {

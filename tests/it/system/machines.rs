@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 /// The steps of a provision, in order.
-pub(crate) const STEPS: [&str; 9] = [
+pub(crate) const STEPS: [&str; 10] = [
     "reserve_ip",
     "pick_node",
     "clone_template",
@@ -20,6 +20,7 @@ pub(crate) const STEPS: [&str; 9] = [
     "start_vm",
     "wait_guest_agent",
     "commit_ip",
+    "prepare_gpu",
     "save_vm",
 ];
 

@@ -1,4 +1,4 @@
-//! Deleting a machine. In the order VM, address, row, so that whatever fails can be tried again.
+//! Deleting a machine. In the order VM, address, token, row, so that whatever fails can be tried again.
 
 use std::time::Duration;
 
@@ -57,8 +57,14 @@ impl Saga for Delete<'_> {
                     .await
                     .map_err(MachineError::Fault)
             }
-            // The row goes with the event that says so.
-            (Step::RemoveVm, _) | (Step::StopVm | Step::DestroyVm, None) => Ok(()),
+            // Not before: a machine that could not be destroyed goes on, and so does its token. The row goes with
+            // the event that says so.
+            (Step::RemoveVm, _) => self
+                .provisioner
+                .forget_gpu(self.machine)
+                .await
+                .map_err(MachineError::Fault),
+            (Step::StopVm | Step::DestroyVm, None) => Ok(()),
         };
         acted.map(|()| Value::Null).map_err(step_error)
     }

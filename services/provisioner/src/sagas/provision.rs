@@ -1,4 +1,4 @@
-//! Making a machine: nine steps, each safe to repeat, each taken back when a later one fails.
+//! Making a machine: ten steps, each safe to repeat, each taken back when a later one fails.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -45,6 +45,7 @@ pub(crate) enum Step {
     StartVm,
     WaitGuestAgent,
     CommitIp,
+    PrepareGpu,
     SaveVm,
 }
 
@@ -61,6 +62,12 @@ struct Waited {
     warning: Option<String>,
 }
 
+/// What `prepare_gpu` could not do.
+#[derive(Serialize, Deserialize)]
+struct Prepared {
+    warning: Option<String>,
+}
+
 /// Making one machine.
 pub(crate) struct Provision<'a> {
     pub(crate) provisioner: &'a Provisioner,
@@ -72,6 +79,8 @@ pub(crate) struct Provision<'a> {
 
 #[async_trait]
 impl Saga for Provision<'_> {
+    // A step was added without another number: what an older version began is finished by this one, which
+    // does the step late, and an older one refuses what names a step that it does not know.
     const NAME: &'static str = "provision/1";
     type Step = Step;
 
@@ -115,10 +124,27 @@ impl Saga for Provision<'_> {
                 Ok(ip) => self.commit(&row, ip).await.map(|()| Value::Null),
                 Err(error) => Err(error),
             },
+            Step::PrepareGpu => {
+                let waited: Waited = done.get(Step::WaitGuestAgent)?;
+                match placed(&row) {
+                    Ok(spot) => {
+                        let unready = waited.warning.is_some();
+                        let warning = self
+                            .provisioner
+                            .prepare_gpu(&self.vm, &spot, &view, unready)
+                            .await;
+                        value(Prepared { warning })
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             Step::SaveVm => {
                 let waited: Waited = done.get(Step::WaitGuestAgent)?;
+                let prepared: Prepared = done.get(Step::PrepareGpu)?;
+                let warnings: Vec<String> = waited.warning.into_iter().chain(prepared.warning).collect();
+                let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
                 address(&view)
-                    .and_then(|ip| result(&view, ip, waited.warning))
+                    .and_then(|ip| result(&view, ip, warning))
                     .and_then(value)
             }
         };
@@ -150,6 +176,11 @@ impl Saga for Provision<'_> {
                     None => Ok(()),
                 }
             }
+            Step::PrepareGpu => self
+                .provisioner
+                .forget_gpu(self.machine)
+                .await
+                .map_err(|fault| UndoError { fault }),
             // The place is in the row, which goes when everything else has been undone; the rest
             // changed the VM, which goes as a whole.
             Step::PickNode
@@ -166,6 +197,7 @@ impl Saga for Provision<'_> {
         let config = &self.provisioner.inner().config;
         match step {
             Step::WaitGuestAgent => config.ready_timeout + Duration::from_secs(60),
+            Step::PrepareGpu => config.gpu_inject_timeout + Duration::from_secs(60),
             Step::CloneTemplate => config.task_timeout * 2,
             _ => config.task_timeout + Duration::from_secs(60),
         }

@@ -44,6 +44,7 @@ struct Env {
 impl Env {
     async fn start(db: &Database) -> Arc<Self> {
         let world = World::start(db).await;
+        world.gpu.pair("a-model");
         let ctx = world.ctx("rounds").await;
         let provisioner = crate::assemble(&ctx, config(&[]), world.access()).await.unwrap();
         Arc::new(Self {
@@ -143,6 +144,7 @@ impl Env {
     async fn assert_gone(&self, machine: MachineId) {
         assert_eq!(self.vms(machine), Vec::<Value>::new());
         assert_eq!(self.address(machine).await, None);
+        assert_eq!(self.world.gpu.token(machine), None);
         assert!(self.row(machine).await.is_none());
     }
 }
@@ -164,6 +166,10 @@ impl Round for Provisioning {
         assert_eq!(vms[0]["status"], "running");
         let row = env.row(machine).await.unwrap();
         assert_eq!(vms[0]["vmid"], row.vmid.unwrap());
+        // However often it was told, what it was told last is good.
+        let (_, token) = env.world.gpu.token(machine).unwrap();
+        let told = env.world.told(u32::try_from(row.vmid.unwrap()).unwrap());
+        assert!(told.last().unwrap().contains(&token));
         let ip = row.ip.unwrap();
         let told = vms[0]["config"]["ipconfig0"].as_str().unwrap();
         assert!(told.starts_with(&format!("ip={ip}/")), "{told} is not {ip}");

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod gpu;
+#[cfg(test)]
+mod gx10;
+#[cfg(test)]
 mod orders;
 #[cfg(test)]
 mod world;

@@ -2,6 +2,8 @@
 //!
 //! Also part of the crate's own tests, which drive sagas by hand.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
@@ -13,7 +15,8 @@ use nimbus_bus::{
 use nimbus_errors::Fault;
 use nimbus_ippool::IppoolConfig;
 use nimbus_model::{Clock, Jump, MachineId, OperationId, SessionId, TenantId, UserId};
-use nimbus_proto::auth::{VerifyingKey, VerifyingKeys};
+use nimbus_proto::auth::{CreateMachineToken, RevokeMachineToken, Secret, VerifyingKey, VerifyingKeys};
+use nimbus_proto::gpu::{GetInjection, Injection};
 use nimbus_proto::grants;
 use nimbus_proto::ippool::{Address, AddressStatus, List};
 use nimbus_proto::machine as m;
@@ -87,9 +90,34 @@ pub(crate) struct World {
     sealer: Sealer,
     authority: Authority,
     nats: EmbeddedNats,
-    _ippool: Replica,
-    _auth: Serving,
+    /// The GPU plane, as far as machines see it.
+    pub(crate) gpu: Arc<GpuPlane>,
+    _beside: Box<(Replica, Serving, Serving)>,
     _dir: camino_tempfile::Utf8TempDir,
+}
+
+/// Where machines would reach the portal.
+pub(crate) const PORTAL: &str = "https://nimbus.example.org/";
+
+/// What `auth` and `gpu` answer to the provisioner.
+#[derive(Default)]
+pub(crate) struct GpuPlane {
+    injection: Mutex<Option<Injection>>,
+    tokens: Mutex<BTreeMap<MachineId, (UserId, String)>>,
+}
+
+impl GpuPlane {
+    /// From now on a box is paired.
+    pub(crate) fn pair(&self, model: &str) {
+        *self.injection.lock().unwrap() = Some(Injection {
+            model: Some(model.to_owned()),
+        });
+    }
+
+    /// Whose machine it is and the token it has.
+    pub(crate) fn token(&self, machine: MachineId) -> Option<(UserId, String)> {
+        self.tokens.lock().unwrap().get(&machine).cloned()
+    }
 }
 
 /// The service's settings.
@@ -100,7 +128,10 @@ pub(crate) fn config(flags: &[&'static str]) -> ProvisionerConfig {
         #[command(flatten)]
         provisioner: ProvisionerConfig,
     }
-    Line::parse_from(std::iter::once("test").chain(QUIET).chain(flags.iter().copied())).provisioner
+    let mut config =
+        Line::parse_from(std::iter::once("test").chain(QUIET).chain(flags.iter().copied())).provisioner;
+    config.public_url = Some(PORTAL.parse().unwrap());
+    config
 }
 
 impl World {
@@ -130,8 +161,30 @@ impl World {
             connect(&nats, &authority, "auth", &clock).await,
         );
         auth.ensure_streams().await.unwrap();
+        let gpu = Arc::new(GpuPlane::default());
+        let (creating, revoking, telling) = (gpu.clone(), gpu.clone(), gpu.clone());
+        let scheduler = connect(&nats, &authority, "gpu-scheduler", &clock)
+            .await
+            .serve("gpu", "0.1.0", "What machines are told")
+            .method::<GetInjection, _, _>(move |_: Incoming<GetInjection>| {
+                let injection = telling.injection.lock().unwrap().clone();
+                async move { Ok(injection) }
+            })
+            .start()
+            .await
+            .unwrap();
         let auth = auth
-            .serve("auth", "0.1.0", "Keys only")
+            .serve("auth", "0.1.0", "Keys and machines")
+            .method::<CreateMachineToken, _, _>(move |call: Incoming<CreateMachineToken>| {
+                let token = format!("nbv_{}", MachineId::fresh().uuid().simple());
+                let made = (call.request.owner, token.clone());
+                creating.tokens.lock().unwrap().insert(call.request.machine, made);
+                async move { Ok(Secret::new(token)) }
+            })
+            .method::<RevokeMachineToken, _, _>(move |call: Incoming<RevokeMachineToken>| {
+                revoking.tokens.lock().unwrap().remove(&call.request);
+                async move { Ok(()) }
+            })
             .method::<VerifyingKeys, _, _>(|_: Incoming<VerifyingKeys>| async {
                 Ok(vec![VerifyingKey {
                     id: "k1".into(),
@@ -165,8 +218,8 @@ impl World {
             clock,
             authority,
             nats,
-            _ippool: ippool,
-            _auth: auth,
+            gpu,
+            _beside: Box::new((ippool, auth, scheduler)),
             _dir: dir,
         }
     }
@@ -186,7 +239,11 @@ impl World {
 
     /// Starts a replica and waits until it answers.
     pub(crate) async fn replica(&self, instance: &str, flags: &[&'static str]) -> Replica {
-        let (config, access) = (config(flags), self.access());
+        self.replica_with(instance, config(flags)).await
+    }
+
+    pub(crate) async fn replica_with(&self, instance: &str, config: ProvisionerConfig) -> Replica {
+        let access = self.access();
         serve(self.ctx(instance).await, |ctx| {
             nimbus_provisioner::run(ctx, config, access)
         })
@@ -293,6 +350,17 @@ impl World {
         vms.iter()
             .filter(|vm| vm["foreign"] == false && vm["template"] != true)
             .cloned()
+            .collect()
+    }
+
+    /// What the guest was told to run: the standard input of each command.
+    pub(crate) fn told(&self, vmid: u32) -> Vec<String> {
+        let state = self.sim.state();
+        let commands = state["guest_commands"].as_array().unwrap();
+        commands
+            .iter()
+            .filter(|command| command["vmid"] == vmid)
+            .map(|command| command["input"].as_str().unwrap().to_owned())
             .collect()
     }
 

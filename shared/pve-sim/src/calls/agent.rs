@@ -91,14 +91,14 @@ pub(super) fn ping(call: &mut Call<'_>) -> Result<Value, ApiError> {
 /// `echo` prints its words, `false` fails, `cat` returns its input, everything else succeeds in silence.
 pub(super) fn exec(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let vmid = ready(call)?.0;
-    let (program, rest) = call
-        .params
-        .words("command")
+    let command = call.params.words("command").to_vec();
+    let (program, rest) = command
         .split_first()
         .map_or(("", [].as_slice()), |(p, rest)| (p.as_str(), rest));
+    let input = call.text("input-data");
     let (exitcode, output) = match program.rsplit('/').next().unwrap_or_default() {
         "echo" => (0, format!("{}\n", rest.join(" "))),
-        "cat" => (0, call.text("input-data")),
+        "cat" => (0, input.clone()),
         "false" => (1, String::new()),
         _ => (0, String::new()),
     };
@@ -111,6 +111,8 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Value, ApiError> {
             done_at,
             exitcode,
             output,
+            command,
+            input,
         },
     );
     // The agent remembers only so much.
