@@ -1,10 +1,12 @@
 //! Compose files: found, read as Compose reads them, ordered, and written as Quadlet units.
 //!
 //! [`discover`] finds the files, [`load`] makes one [`Project`] of them (variables, anchors, `extends`,
-//! `include`, profiles, several files), [`quadlet::export`] writes it as units for Podman. What cannot be kept
-//! is a [`Notice`] with file, line, key and what to do. Nothing here reads the environment or starts anything.
+//! `include`, profiles, several files), [`quadlet::export`] writes it as units for Podman, and
+//! [`workload::definition`] as services of Nimbus. What cannot be kept is a [`Notice`] with file, line, key and
+//! what to do. Nothing here reads the environment or starts anything.
 
 pub mod quadlet;
+pub mod workload;
 
 mod canonical;
 mod discover;
@@ -28,3 +30,4 @@ pub use model::{
     Network, NimbusKeys, Port, Project, Restart, Service, Source, Subnet, Test, Texts, Volume,
 };
 pub use notice::{Level, Notice, Origin};
+pub use yaml::emit::json_as_yaml;

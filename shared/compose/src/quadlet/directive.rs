@@ -211,6 +211,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row(Volume, "Type", (4, 4), Line),
     row(Volume, "VolumeName", (4, 7), Line),
     row(Volume, "Driver", (4, 8), Line),
+    row(Volume, "Image", (4, 8), Line),
     row(Network, "Driver", (4, 4), Line),
     row(Network, "Gateway", (4, 4), Line),
     row(Network, "IPRange", (4, 4), Line),

@@ -448,6 +448,9 @@ pub(super) fn volumes(plan: &Plan<'_>, out: &mut Export) -> Result<(), ExportErr
                 "type" => writer.put(Volume, "Type", value, &from)?,
                 "device" => writer.put(Volume, "Device", value, &from)?,
                 "o" => writer.put(Volume, "Options", value, &from)?,
+                "image" if volume.driver.as_deref() == Some("image") => {
+                    writer.put(Volume, "Image", value, &from)?;
+                }
                 _ => writer.warn(
                     &from,
                     format!("the driver option {key} has no counterpart"),

@@ -1,6 +1,29 @@
 //! A tree as YAML text: block style, two spaces, quotes only where they are needed.
 
-use super::{Node, Value};
+use super::{Map, Node, Value};
+use crate::notice::Origin;
+
+/// A value of JSON as YAML text, for people.
+pub fn json_as_yaml(value: &serde_json::Value) -> String {
+    emit(&from_json(value))
+}
+
+fn from_json(value: &serde_json::Value) -> Node {
+    let at = Origin::default();
+    match value {
+        serde_json::Value::Null => Node::new(Value::Null, &at),
+        serde_json::Value::Bool(_) | serde_json::Value::Number(_) => Node::plain(value.to_string(), &at),
+        serde_json::Value::String(text) => Node::text(text, &at),
+        serde_json::Value::Array(items) => Node::seq(items.iter().map(from_json).collect(), &at),
+        serde_json::Value::Object(map) => {
+            let map: Map = map
+                .iter()
+                .map(|(key, value)| (key.clone(), from_json(value)))
+                .collect();
+            Node::map(map, &at)
+        }
+    }
+}
 
 /// Writes a tree.
 pub(crate) fn emit(node: &Node) -> String {
@@ -142,9 +165,8 @@ fn means_something(text: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Map, parse};
+    use super::super::parse;
     use super::*;
-    use crate::notice::Origin;
 
     fn strip(node: &Node) -> Node {
         let value = match &node.value {

@@ -39,6 +39,7 @@ pub(crate) fn project(name: &str) -> Loaded {
     load(&wanted).expect(name)
 }
 
+#[expect(clippy::unwrap_used, reason = "the corpus is there")]
 fn names() -> Vec<String> {
     let entries = folder().read_dir_utf8().unwrap();
     let mut names: Vec<String> = entries

@@ -12,6 +12,11 @@ fn exported(text: &str) -> Result<Export, String> {
     export(&loaded.project, &Options::default()).map_err(|error| error.to_string())
 }
 
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the first unit is there and is one"
+)]
 fn unit(done: &Export) -> UnitFile {
     UnitFile::parse(&done.artifacts[0].text).unwrap()
 }
@@ -21,6 +26,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text.replace('$', "$$")).to_string()
 }
 
+#[expect(clippy::unwrap_used, reason = "what was quoted can be unquoted")]
 fn words(file: &UnitFile, key: &str) -> Vec<String> {
     let values = file.values("Container", key);
     values
