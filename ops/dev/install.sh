@@ -37,6 +37,9 @@ test_tools() {
     build
     need chromium chromium
     need unzip unzip
+    # Scripts that run in machines: judged, and run with what machines have.
+    need shellcheck shellcheck
+    need wget wget
     need docker-registry docker-registry
     # For the tests of the deployment: the proxy, what checks alerts, and what makes certificates.
     [ -x /usr/sbin/haproxy ] || need haproxy haproxy
