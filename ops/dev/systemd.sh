@@ -24,7 +24,7 @@ start() { # start NAME [OPTION…]
         --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE --cap-add DAC_READ_SEARCH \
         --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
         --cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw \
-        --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --stop-signal RTMIN+3 \
+        --tmpfs /run --tmpfs /run/lock --tmpfs /tmp:exec,mode=1777 --stop-signal RTMIN+3 \
         "$@" nimbus.test/systemd:1 >/dev/null
     # systemctl itself waits for the end of the boot, but not for the manager to be there.
     for _ in $(seq 120); do

@@ -22,7 +22,7 @@ write() { # write FILE
     # It becomes the root directory, which others than its owner have to enter.
     chmod 755 "$work"
     # libpam-systemd starts the manager of an account that signs in or lingers.
-    "${sudo[@]}" debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,curl \
+    "${sudo[@]}" debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,curl,ca-certificates \
         "$suite" "$work" "${mirror:-http://deb.debian.org/debian}" >&2
     "${sudo[@]}" chroot "$work" sh -c '
         set -e

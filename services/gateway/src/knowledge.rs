@@ -23,7 +23,14 @@ const CHAPTERS: &[(&str, &[&str])] = &[
     ("Quickstart", &["quickstart"]),
     (
         "Use",
-        &["sandboxes", "services", "sessions", "isolation", "machines"],
+        &[
+            "sandboxes",
+            "services",
+            "sessions",
+            "isolation",
+            "machines",
+            "gpu",
+        ],
     ),
     ("SDK", &["sdk", "python", "mcp", "cli"]),
     ("Errors", &["errors"]),
@@ -33,6 +40,7 @@ const CHAPTERS: &[(&str, &[&str])] = &[
         &[
             "configuration",
             "operate",
+            "node",
             "deploy",
             "runbooks",
             "log-reference",
@@ -89,7 +97,7 @@ fn pages() -> impl Iterator<Item = &'static str> {
 pub(crate) fn llms() -> String {
     let mut text = String::from(
         "# Nimbus\n\n> A small cloud on your own hardware: isolated sandboxes, services and sessions over HTTP in milliseconds, \
-         and virtual machines on Proxmox VE.\n",
+         virtual machines on Proxmox VE, and GPU boxes for jobs and language models.\n",
     );
     for (chapter, pages) in CHAPTERS {
         // Writing to a String cannot fail.

@@ -172,10 +172,8 @@ pub(crate) fn version(commands: &dyn Commands, program: &Utf8Path) -> Result<Str
     }))
 }
 
+/// The first line, as part of a sentence of ours.
 fn first_line(text: &str) -> String {
-    text.trim()
-        .lines()
-        .next()
-        .unwrap_or("no reason was given")
-        .to_owned()
+    let line = text.trim().lines().next().unwrap_or("no reason was given");
+    line.trim_end_matches('.').to_owned()
 }

@@ -93,7 +93,7 @@ fn a_bad_program_gives_the_place_back() {
     let error = upgrade(&host, "bad").run(&host, |_| ()).unwrap_err();
     assert!(
         matches!(&error, NodeError::RolledBack { new, old, reason }
-            if new == "nimbus 2.0.0" && old == "nimbus 1.0.0" && reason == "Job for nimbus.service failed."),
+            if new == "nimbus 2.0.0" && old == "nimbus 1.0.0" && reason == "Job for nimbus.service failed"),
         "{error:?}"
     );
     assert_eq!(
