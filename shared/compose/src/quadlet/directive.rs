@@ -100,6 +100,8 @@ impl Section {
 pub enum Kind {
     /// By the service manager, which replaces `%x`.
     Manager,
+    /// By the service manager, which replaces nothing in it: `CPUQuota=50%`.
+    Exact,
     /// As words, which may be quoted, and then by the service manager as part of a command.
     Words,
     /// As it stands, and then by the service manager as part of a command.
@@ -128,7 +130,7 @@ const fn row(section: Section, key: &'static str, since: (u16, u16), kind: Kind)
     }
 }
 
-use Kind::{Line, Manager, Words};
+use Kind::{Exact, Line, Manager, Words};
 use Section::{Container, Install, Kube, Network, Pod, Service, Unit, Volume};
 
 /// The release that brought Quadlet.
@@ -150,7 +152,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row(Service, "Restart", (4, 4), Manager),
     row(Service, "TimeoutStartSec", (4, 4), Manager),
     row(Service, "TimeoutStopSec", (4, 4), Manager),
-    row(Service, "CPUQuota", (4, 4), Manager),
+    row(Service, "CPUQuota", (4, 4), Exact),
     row(Service, "MemoryMax", (4, 4), Manager),
     row(Install, "WantedBy", (4, 4), Manager),
     row(Container, "Annotation", (4, 4), Words),

@@ -94,6 +94,7 @@ impl<'a> Writer<'a> {
                 line.replace('%', "%%").replace('$', "$$")
             }
             Kind::Manager => words.join(" ").replace('%', "%%"),
+            Kind::Exact => words.join(" "),
         };
         if value.is_empty() {
             return Err(wrong("would be empty, which means something else"));

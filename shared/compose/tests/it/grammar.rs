@@ -60,6 +60,12 @@ pub(crate) fn check(artifact: &Artifact, options: &Options) -> Result<(), String
                 Kind::Line => {
                     escaped(value, "%$").map_err(|sign| format!("{key}={value}: a single {sign}"))?
                 }
+                Kind::Exact => {
+                    let number = value.strip_suffix('%').unwrap_or(value);
+                    number
+                        .parse::<f64>()
+                        .map_err(|error| format!("{key}={value}: {error}"))?;
+                }
                 Kind::Manager => {
                     escaped(value, "%").map_err(|sign| format!("{key}={value}: a single {sign}"))?
                 }
