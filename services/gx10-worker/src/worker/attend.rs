@@ -6,7 +6,6 @@ use nimbus_gpu_wire::{Outcome, Phase};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::container::millis;
 use crate::create::container_name;
 use crate::engine::EngineError;
 use crate::host::since_boot;
@@ -67,8 +66,10 @@ async fn end_of(worker: &Worker, record: &mut Record, name: &str) -> Option<Seen
             Ok(None) => return None,
             Ok(Some(seen)) if seen.is_over() => {
                 worker.tell(&job, Phase::Ending, seen.started_at, None);
-                if matches!(seen.exit_code, 137 | 143) && !record.timed_out && !record.engine_lost {
-                    record.engine_lost = engine_goes(worker, name).await;
+                let mut seen = seen;
+                let killed = matches!(seen.exit_code, 137 | 143) && !seen.oom_killed;
+                if killed && !record.timed_out && !record.engine_lost {
+                    record.engine_lost = engine_goes(worker, name, &mut seen).await;
                 }
                 info!(
                     gpu.job = job,
@@ -121,13 +122,16 @@ async fn lost(worker: &Worker, record: &mut Record, error: &EngineError) {
     }
 }
 
-/// Whether the engine goes away now, which would be why the container was killed.
-async fn engine_goes(worker: &Worker, name: &str) -> bool {
+/// Whether the engine goes away now, which would be why the container was killed. Another reason may
+/// come late: the engine learns of a lack of memory apart from the end.
+async fn engine_goes(worker: &Worker, name: &str, seen: &mut Seen) -> bool {
     let until = since_boot() + ENGINE_GOES;
     let mut pause = Pause::default();
-    while millis(since_boot()) < millis(until) {
-        if let Err(EngineError::Away { .. }) = worker.engine.inspect(name).await {
-            return true;
+    while since_boot() < until && !seen.oom_killed {
+        match worker.engine.inspect(name).await {
+            Err(EngineError::Away { .. }) => return true,
+            Ok(Some(again)) => *seen = again,
+            _ => {}
         }
         pause.wait().await;
     }

@@ -125,7 +125,14 @@ async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Troub
     let facts = worker.known_facts().await;
     let has_gpu = !worker.gpus.borrow().is_empty();
     let requests = create::devices(&worker.config.devices, &facts, has_gpu);
-    let body = create::body(job, &worker.config, &facts, requests);
+    let user = worker.engine.image_user(&job.image).await?.unwrap_or_default();
+    let root = create::is_root(&user);
+    let ground = create::Ground {
+        facts,
+        requests,
+        root,
+    };
+    let body = create::body(job, &worker.config, ground);
     match worker.engine.create(name, body).await {
         // Made meanwhile by a call that seemed lost: the next look tells.
         Ok(()) | Err(EngineError::Conflict { .. }) => {}
@@ -134,7 +141,9 @@ async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Troub
         }
         Err(error) => return Err(error.into()),
     }
-    worker.engine.put(name, create::artifacts_folder()).await?;
+    if !root {
+        worker.engine.put(name, create::artifacts_folder()).await?;
+    }
     Ok(())
 }
 

@@ -137,11 +137,19 @@ impl Engine {
         })
     }
 
+    /// Whether the image is there.
     pub(crate) async fn has_image(&self, image: &str) -> Result<bool, EngineError> {
+        Ok(self.image_user(image).await?.is_some())
+    }
+
+    /// The user that an image's programs run as, empty for root; `None` if the image is not there.
+    pub(crate) async fn image_user(&self, image: &str) -> Result<Option<String>, EngineError> {
         let client = self.client().await?;
         match timed("look for the image", LOOK, client.inspect_image(image)).await {
-            Ok(_) => Ok(true),
-            Err(EngineError::Missing { .. }) => Ok(false),
+            Ok(found) => Ok(Some(
+                found.config.and_then(|config| config.user).unwrap_or_default(),
+            )),
+            Err(EngineError::Missing { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

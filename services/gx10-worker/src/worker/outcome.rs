@@ -154,6 +154,14 @@ fn reason(seen: &Seen, what: &Circumstances) -> (Option<&'static str>, Option<St
             ),
         );
     }
+    // The engine does not always notice that the kernel did it.
+    if let (137, Some(bytes)) = (seen.exit_code, what.memory_bytes) {
+        let limit = bytes >> 20;
+        return ours(
+            Fault::MEMORY,
+            format!("it was killed, most likely for using more than its memory limit of {limit} MiB"),
+        );
+    }
     let text = match seen.exit_code {
         code @ 129..=192 => format!(
             "its process was ended by signal {} (exit code {code})",
@@ -215,6 +223,12 @@ mod tests {
             ..ended(137)
         };
         assert_eq!(told(&oom, plain).1.as_deref(), Some("gpu.out_of_memory"));
+        let limited = Circumstances {
+            memory_bytes: Some(1 << 30),
+            ..plain
+        };
+        assert_eq!(told(&ended(137), limited).1.as_deref(), Some("gpu.out_of_memory"));
+        assert_eq!(told(&ended(137), plain).1, None);
         // A child was killed, but the job itself came to a good end.
         let survived = Seen {
             oom_killed: true,

@@ -3,7 +3,7 @@
 use nimbus_gpu_wire::OutcomeState;
 
 use crate::engine::docker;
-use crate::world::{World, container, within};
+use crate::world::{World, container, go, within};
 
 /// Prints numbers, waits for a file, prints the rest.
 const COUNTING: &str = "seq 1 20000; until [ -e /tmp/go ]; do sleep 0.1; done; seq 20001 40000";
@@ -13,14 +13,6 @@ fn numbers() -> Vec<u8> {
         .map(|n| format!("{n}\n"))
         .collect::<String>()
         .into_bytes()
-}
-
-async fn go(job: &str) {
-    let container = container(job);
-    within("go", || {
-        (docker(&["exec", &container, "sh", "-c", "touch /tmp/go; echo ok"]) == "ok").then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

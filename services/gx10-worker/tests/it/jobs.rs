@@ -5,7 +5,7 @@ use std::io::Read;
 use nimbus_gpu_wire::{Command, Dataset, EnvVar, OutcomeState, Phase};
 
 use crate::engine::docker;
-use crate::world::{World, container, within};
+use crate::world::{IMAGE, World, container, go};
 
 #[tokio::test]
 async fn a_job_over_http_tells_all_and_leaves_nothing() {
@@ -211,6 +211,25 @@ async fn a_dataset_that_one_job_fills_is_there_for_the_next() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_not_root_may_leave_artifacts() {
+    let mut world = World::http().await;
+    let image = format!("nimbus.test/{}:1", world.name);
+    let source = container(&world.name);
+    docker(&["create", "--name", &source, IMAGE, "true"]);
+    docker(&["commit", "-c", "USER 1000:1000", &source, &image]);
+    docker(&["rm", &source]);
+    let mut job = world.job("id -u > $NIMBUS_ARTIFACTS/id");
+    job.image = image.clone();
+    let id = world.queue(&job);
+    world.start();
+    let outcome = world.scheduler.outcome(&id).await;
+    world.nothing_is_left_of(&id).await;
+    docker(&["rmi", &image]);
+    assert_eq!(outcome.state, OutcomeState::Succeeded);
+    assert!(outcome.artifact_bytes.is_some(), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn of_a_flood_the_beginning_is_kept_and_the_rest_counted() {
     let mut world = World::http().await;
     let mut job = world.job("head -c 104857600 /dev/zero | tr '\\0' x; echo end");
@@ -247,13 +266,7 @@ async fn drained_the_worker_ends_after_its_job() {
         })
         .await;
     let container = container(&id);
-    let go = async {
-        within("go", || {
-            (docker(&["exec", &container, "sh", "-c", "touch /tmp/go; echo ok"]) == "ok").then_some(())
-        })
-        .await
-    };
-    tokio::join!(world.signal_and_wait("-USR1"), go);
+    tokio::join!(world.signal_and_wait("-USR1"), go(&id));
     assert_eq!(world.scheduler.outcome(&id).await.state, OutcomeState::Succeeded);
     assert_eq!(world.scheduler.with(|book| book.queue.len()), 1);
     assert!(!crate::engine::exists(&container));

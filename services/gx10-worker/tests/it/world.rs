@@ -239,6 +239,19 @@ pub(crate) fn container(job: &str) -> String {
     format!("nimbus-job-{job}")
 }
 
+/// Lets a job go on that waits for the file.
+pub(crate) async fn go(job: &str) {
+    let container = container(job);
+    let said = |args: &[&str], text: &str| engine::docker(args) == text;
+    within("go", || {
+        let touched = said(&["exec", &container, "sh", "-c", "touch /tmp/go; echo ok"], "ok");
+        // Told to go on, it may have ended before the answer.
+        let ended = !said(&["inspect", "-f", "{{.State.Running}}", &container], "true");
+        (touched || ended).then_some(())
+    })
+    .await;
+}
+
 /// Asks again and again, of those who cannot be listened to.
 pub(crate) async fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = tokio::time::Instant::now() + PATIENCE;
