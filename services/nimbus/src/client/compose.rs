@@ -39,7 +39,8 @@ pub(crate) struct ComposeArgs {
 #[derive(Debug, clap::Args)]
 struct FileArgs {
     /// A Compose file; may be repeated, the later over the earlier.
-    #[arg(long, short, value_name = "FILE", global = true, help_heading = "Project")]
+    // No -f: that is to follow a log.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Project")]
     file: Vec<Utf8PathBuf>,
     /// A profile to switch on; may be repeated.
     #[arg(long, value_name = "NAME", global = true, help_heading = "Project")]
@@ -240,7 +241,7 @@ async fn ensure_tenant(workloads: &Workloads, needs: nimbus_compose::workload::N
     let found = workloads.get(&[], &what).await;
     let current = match found {
         Ok(current) => current,
-        Err(problem) if problem.is(Code::OpNotFound) => {
+        Err(problem) if is_absent(&problem) => {
             let request = workloads.api.request(Method::POST, &["tenants"]);
             workloads
                 .api
@@ -266,6 +267,11 @@ async fn ensure_tenant(workloads: &Workloads, needs: nimbus_compose::workload::N
         .json(&json!({ "policy": policy }));
     workloads.api.resource(request, &what).await?;
     Ok(())
+}
+
+/// Whether there is no such service, or not even its tenant.
+fn is_absent(problem: &Problem) -> bool {
+    problem.is(Code::OpNotFound) || problem.is(Code::SessionTenantNotFound)
 }
 
 /// How long one service may take to get somewhere.

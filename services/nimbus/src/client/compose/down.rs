@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use nimbus_compose::{Project, Service};
-use nimbus_errors::Code;
 use reqwest::Method;
 
-use super::refused;
+use super::{is_absent, refused};
 use crate::client::sandbox::wait;
 use crate::client::workloads::Workloads;
 use crate::output;
@@ -36,7 +35,7 @@ pub(super) async fn stop(workloads: &Workloads, service: &Service, remove: bool)
     let what = format!("could not stop {name}");
     let current = match workloads.get(&path, &what).await {
         Ok(current) => current,
-        Err(problem) if problem.is(Code::OpNotFound) => {
+        Err(problem) if is_absent(&problem) => {
             return output::line(&format!("{name}: already_stopped"));
         }
         Err(problem) => return Err(problem),

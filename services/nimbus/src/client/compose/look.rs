@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use nimbus_compose::json_as_yaml;
 use nimbus_compose::workload::PROJECT_LABEL;
-use nimbus_errors::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{FileArgs, is_json};
+use super::{FileArgs, is_absent, is_json};
 use crate::client::ClientArgs;
 use crate::client::logs::data;
 use crate::client::workloads::{Workloads, cell, endpoints, text};
@@ -101,7 +100,7 @@ async fn list(workloads: &Workloads, project: Option<&str>) -> Outcome<Vec<Value
         .all(&["services"], &query, "could not list the services")
         .await
     {
-        Err(problem) if problem.is(Code::OpNotFound) => Ok(Vec::new()),
+        Err(problem) if is_absent(&problem) => Ok(Vec::new()),
         listed => listed,
     }
 }
