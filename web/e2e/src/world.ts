@@ -3,6 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { Box } from "./box";
 import { Cluster } from "./cluster";
 import { OUTPUT } from "./paths";
 import { Program } from "./process";
@@ -174,6 +175,12 @@ export class World {
     return id;
   }
 
+  /** Pairs a GPU box, which works from then on. */
+  async box(name: string, options: { model?: boolean } = {}): Promise<Box> {
+    const { token } = await this.ask<{ token: string }>(await this.admin(), "POST", "/api/settings/gpu/pairing");
+    return (await Box.register(this.url, token, name, options)).work();
+  }
+
   private async register(name: string, email: string): Promise<User> {
     const user = { name, email, password: `correct horse of ${name}` };
     const answer = await this.send("POST", "/api/auth/register", user);
@@ -188,7 +195,7 @@ export class World {
     if (!login.ok) throw new Error(`${user.email} could not sign in: ${await login.text()}`);
     const cookie = login.headers.getSetCookie().map((item) => item.split(";")[0]).join("; ");
     const admin = user === (await this.admin());
-    const scopes = ["machines:read", "machines:write", "workloads:read", "workloads:write", ...(admin ? ["admin"] : [])];
+    const scopes = ["machines:read", "machines:write", "workloads:read", "workloads:write", "gpu", ...(admin ? ["admin"] : [])];
     const made = await this.send("POST", "/api/tokens", { name: "browser tests", scopes }, { cookie, origin: this.url });
     const text = await made.text();
     if (!made.ok) throw new Error(`no token for ${user.email}: ${text}`);

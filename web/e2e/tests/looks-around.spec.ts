@@ -47,6 +47,10 @@ test("what an administrator operates", async ({ page, world }) => {
   await page.goto("/activity");
   await expect(page.getByText("operated is ready")).toBeVisible();
   await look(page, "activity");
+  await page.goto("/cluster");
+  await expect(page.getByRole("grid", { name: "Instances" }).getByRole("row", { name: /provisioner/ })).toBeVisible();
+  await expect(page.getByRole("grid", { name: "Streams" })).toBeVisible();
+  await look(page, "cluster");
   await page.goto("/traces");
   await expect(page.getByRole("grid", { name: "Traces" }).getByRole("row", { name: /POST \/api\/vms/ }).first()).toBeVisible();
   // Few rows say as much as many, and axe takes its time for each.

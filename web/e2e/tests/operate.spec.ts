@@ -104,7 +104,7 @@ test("a member sees machines of their own, and nothing to operate", async ({ pag
   await expect(page.getByText("No machines yet")).toBeVisible();
   const menu = page.getByRole("navigation", { name: "Main" });
   await expect(menu.getByRole("link", { name: "Machines" })).toBeVisible();
-  for (const name of ["Nodes", "Addresses", "Activity", "Traces"]) {
+  for (const name of ["Nodes", "Cluster", "Addresses", "Activity", "Traces"]) {
     await expect(menu.getByRole("link", { name })).toBeHidden();
     await page.goto(`/${name.toLowerCase()}`);
     await expect(title(page, "Administrators only")).toBeVisible();

@@ -2,10 +2,10 @@ import { cx } from "./cx";
 import { percent } from "./format";
 
 /** Capacity: what is used now, and what is promised beyond it. */
-export function Meter({ label, used, committed, total, text }: { label: string; used: number; committed?: number; total: number; text: string }) {
+export function Meter({ label, used, committed, total, text, calm }: { label: string; used: number; committed?: number; total: number; text: string; /** Where being full is what it is for. */ calm?: boolean }) {
   const usedPart = percent(used, total);
   const committedPart = committed === undefined ? usedPart : percent(committed, total);
-  const high = Math.max(usedPart, committedPart);
+  const high = calm === true ? 0 : Math.max(usedPart, committedPart);
   return (
     <div className="flex min-w-0 flex-col gap-1">
       <div
@@ -22,7 +22,7 @@ export function Meter({ label, used, committed, total, text }: { label: string; 
           style={{ width: `${committedPart}%` }}
         />
         <div
-          className={cx("absolute inset-y-0 left-0 rounded-full", usedPart > 90 ? "bg-bad" : "bg-accent")}
+          className={cx("absolute inset-y-0 left-0 rounded-full", usedPart > 90 && calm !== true ? "bg-bad" : "bg-accent")}
           style={{ width: `${usedPart}%` }}
         />
       </div>

@@ -263,13 +263,25 @@ describe("settings", () => {
   });
 
   it("unpairs after a question, and leaves the line that cleans up", async () => {
-    server.use(http.delete("*/api/gpu/workers/:id", () => mock.okay({ cancelled_jobs: 1, workers: ["gx10-a"], cleanup_cmd: "sudo /opt/nimbus/uninstall.sh" })));
+    let boxes = [mock.worker()];
+    server.use(
+      http.get("*/api/gpu/workers", () => mock.okay(boxes)),
+      http.delete("*/api/gpu/workers/:id", () => {
+        boxes = [];
+        return mock.okay({ cancelled_jobs: 1, workers: ["gx10-a"], cleanup_cmd: "sudo /opt/nimbus/uninstall.sh" });
+      }),
+    );
     const { user } = renderApp("/settings/gpu");
     await user.click(await screen.findByRole("button", { name: "Actions for gx10-a" }));
     await user.click(await screen.findByRole("menuitem", { name: "Unpair" }));
     await user.click(within(await screen.findByRole("alertdialog")).getByRole("button", { name: "Unpair box" }));
     expect(await screen.findByRole("region", { name: "cleanup command for gx10-a" })).toHaveTextContent("sudo /opt/nimbus/uninstall.sh");
     expect(screen.getByText(/1 job cancelled/)).toBeVisible();
+    // The last box leaves the list, and its line stays to be read.
+    await waitFor(() => {
+      expect(screen.queryByRole("grid", { name: "Boxes", hidden: true })).toBeNull();
+    });
+    expect(screen.getByRole("region", { name: "cleanup command for gx10-a" })).toBeVisible();
   });
 
   it("saves what was changed, and never sends an empty key", async () => {

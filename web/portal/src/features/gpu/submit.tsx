@@ -196,7 +196,7 @@ function SubmitForm({ initial }: { initial: JobDraft | (() => JobDraft) }) {
             <p>{takers.length === 1 ? "The box of this pool is busy" : `All ${takers.length} boxes of this pool are busy`}. It starts when its turn comes, in the order of submission.</p>
           )}
           <p className="text-muted">
-            Whatever it writes to <code className="font-mono">/artifacts</code> is packed when it ends, for you to download. Its log is kept for 30 days.
+            Whatever it writes to <code className="font-mono">/artifacts</code> is packed when it ends, for you to download. Its log is here while it runs and after.
           </p>
         </div>
         <div className="flex min-w-0 flex-col gap-1.5">

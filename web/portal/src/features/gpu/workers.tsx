@@ -129,7 +129,7 @@ function GpuMeters({ gpu: device, name, isFresh }: { gpu: Gpu; name: string; isF
         {device.utilisation_percent === null ? (
           <span className="text-xs text-muted">It does not tell how busy it is.</span>
         ) : (
-          <Meter label={`Load of the ${name}`} used={device.utilisation_percent} total={100} text={`${Math.round(device.utilisation_percent)} % busy`} />
+          <Meter calm label={`Load of the ${name}`} used={device.utilisation_percent} total={100} text={`${Math.round(device.utilisation_percent)} % busy`} />
         )}
       </Labelled>
       {device.memory_bytes > 0 ? (

@@ -37,6 +37,8 @@ export interface Started {
 
 export function GpuSettingsPage() {
   const [started, setStarted] = useState<Started | null>(null);
+  // Kept here, because the box leaves the list before its last line was read.
+  const [leaving, setLeaving] = useState<Worker | null>(null);
   const workers = useQuery({ ...queries.gpuWorkers(), refetchInterval: started === null ? REFRESH_MS : WATCHING_MS });
   const settings = useQuery(queries.gpuSettings());
   const begin = useMutation({
@@ -99,10 +101,19 @@ export function GpuSettingsPage() {
               onRotate={(worker) => {
                 begin.mutate(worker);
               }}
+              onUnpair={setLeaving}
             />
           )}
         </Panel>
         {workers.data !== undefined && workers.isError ? <StaleNote what="The boxes" /> : null}
+        {leaving !== null ? (
+          <UnpairDialog
+            worker={leaving}
+            onClose={() => {
+              setLeaving(null);
+            }}
+          />
+        ) : null}
       </section>
       <section className="flex flex-col gap-3" aria-labelledby="use">
         <h2 id="use" className="text-lg font-semibold">
@@ -127,8 +138,7 @@ export function GpuSettingsPage() {
   );
 }
 
-function Boxes({ workers, onRotate }: { workers: readonly Worker[]; onRotate: (worker: string) => void }) {
-  const [leaving, setLeaving] = useState<Worker | null>(null);
+function Boxes({ workers, onRotate, onUnpair }: { workers: readonly Worker[]; onRotate: (worker: string) => void; onUnpair: (worker: Worker) => void }) {
   const columns: ColumnDef<Worker>[] = [
     { id: "name", header: "Box", rowHeader: true, phone: "title", sort: (worker) => worker.id, cell: (worker) => <span className="font-mono text-sm font-medium">{worker.id}</span> },
     { id: "state", header: "State", phone: "aside", cell: (worker) => <WorkerDot worker={worker} /> },
@@ -174,7 +184,7 @@ function Boxes({ workers, onRotate }: { workers: readonly Worker[]; onRotate: (w
               label: "Unpair",
               danger: true,
               onAction: () => {
-                setLeaving(worker);
+                onUnpair(worker);
               },
             },
           ]}
@@ -186,19 +196,7 @@ function Boxes({ workers, onRotate }: { workers: readonly Worker[]; onRotate: (w
       ),
     },
   ];
-  return (
-    <>
-      <DataTable label="Boxes" rows={workers} rowId={(worker) => worker.id} columns={columns} empty={null} />
-      {leaving !== null ? (
-        <UnpairDialog
-          worker={leaving}
-          onClose={() => {
-            setLeaving(null);
-          }}
-        />
-      ) : null}
-    </>
-  );
+  return <DataTable label="Boxes" rows={workers} rowId={(worker) => worker.id} columns={columns} empty={null} />;
 }
 
 function UnpairDialog({ worker, onClose }: { worker: Worker; onClose: () => void }) {
@@ -209,15 +207,11 @@ function UnpairDialog({ worker, onClose }: { worker: Worker; onClose: () => void
       void client.invalidateQueries({ queryKey: keys.gpuSettings });
       void client.invalidateQueries({ queryKey: keys.gpuInference });
       void client.invalidateQueries({ queryKey: keys.gpuJobs });
+      void client.invalidateQueries({ queryKey: keys.gpuWorkers });
     },
   });
-  const close = () => {
-    // The dialog stays on the page until its line was read, so the box leaves the list with it.
-    if (unpair.isSuccess) void client.invalidateQueries({ queryKey: keys.gpuWorkers });
-    onClose();
-  };
   return (
-    <Dialog title={unpair.isSuccess ? `${worker.id} is unpaired` : `Unpair ${worker.id}`} role="alertdialog" isOpen onClose={close} wide>
+    <Dialog title={unpair.isSuccess ? `${worker.id} is unpaired` : `Unpair ${worker.id}`} role="alertdialog" isOpen onClose={onClose} wide>
       {unpair.data !== undefined ? (
         <Goodbye report={unpair.data} worker={worker.id} />
       ) : (
@@ -230,12 +224,12 @@ function UnpairDialog({ worker, onClose }: { worker: Worker; onClose: () => void
       )}
       <DialogActions>
         {unpair.data !== undefined ? (
-          <Button kind="primary" onPress={close}>
+          <Button kind="primary" onPress={onClose}>
             Done
           </Button>
         ) : (
           <>
-            <Button onPress={close}>Cancel</Button>
+            <Button onPress={onClose}>Cancel</Button>
             <Button
               kind="danger"
               isPending={unpair.isPending}
