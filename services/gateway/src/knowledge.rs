@@ -26,6 +26,7 @@ const CHAPTERS: &[(&str, &[&str])] = &[
         &[
             "sandboxes",
             "services",
+            "compose",
             "sessions",
             "isolation",
             "machines",

@@ -162,6 +162,14 @@ impl Plan<'_> {
         shown.collect::<Vec<_>>().join(",")
     }
 
+    /// Where that stands which has no line of its own.
+    fn whole_file(&self) -> Origin {
+        Origin {
+            file: self.sources().as_str().into(),
+            line: 0,
+        }
+    }
+
     /// A path on the host that runs the units.
     fn host_path(&self, source: &str) -> String {
         let inside = self

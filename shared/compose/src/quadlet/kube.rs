@@ -42,7 +42,7 @@ const NOT_HERE: &[&str] = &[
 pub(super) fn write(plan: &Plan<'_>, out: &mut Export) -> Result<(), ExportError> {
     let own = plan.own();
     let from = From {
-        at: Origin::default(),
+        at: plan.whole_file(),
         key: "name".to_owned(),
     };
     let mut writer = Writer::new(plan.options.podman, &mut out.notices);
@@ -62,7 +62,7 @@ pub(super) fn write(plan: &Plan<'_>, out: &mut Export) -> Result<(), ExportError
     writer.put(Manager, "TimeoutStartSec", "900", &from)?;
     writer.put(Install, "WantedBy", "default.target", &from)?;
     writer.notice(Notice::info(
-        &Origin::default(),
+        &plan.whole_file(),
         "--mode kube",
         "is meant for review: a Pod has no words for much of what Compose says",
         "prefer --mode containers to run it",

@@ -12,9 +12,14 @@ use crate::notice::{Notice, Origin};
 /// The socket of Docker, which many dashboards and proxies want to see.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-fn key_of(kind: &str, name: &str, at: &Origin) -> From {
+fn key_of(plan: &Plan<'_>, kind: &str, name: &str, at: &Origin) -> From {
     From {
-        at: at.clone(),
+        // What nobody has written down, such as the default network, is the whole file's.
+        at: if at.file.is_empty() {
+            plan.whole_file()
+        } else {
+            at.clone()
+        },
         key: format!("{kind}.{name}"),
     }
 }
@@ -371,7 +376,7 @@ pub(super) fn networks(plan: &Plan<'_>, out: &mut Export) -> Result<(), ExportEr
         if !is_used || network.external {
             continue;
         }
-        let from = key_of("networks", name, &network.node.at);
+        let from = key_of(plan, "networks", name, &network.node.at);
         let mut writer = Writer::new(plan.options.podman, &mut out.notices);
         let description = format!("Network {name} of {}", plan.project.name);
         writer.put(Unit, "Description", &description, &from)?;
@@ -434,7 +439,7 @@ pub(super) fn volumes(plan: &Plan<'_>, out: &mut Export) -> Result<(), ExportErr
         if !is_used || volume.external {
             continue;
         }
-        let from = key_of("volumes", name, &volume.node.at);
+        let from = key_of(plan, "volumes", name, &volume.node.at);
         let mut writer = Writer::new(plan.options.podman, &mut out.notices);
         let description = format!("Volume {name} of {}", plan.project.name);
         writer.put(Unit, "Description", &description, &from)?;
