@@ -60,7 +60,7 @@ test("a machine is ordered by keyboard, watched, reloaded half-way, used and del
   const other = await context.newPage();
   await other.goto("/machines");
   await expect(row(other, "web-server")).toContainText("Provisioning");
-  await expect(row(other, "web-server")).toContainText("6 of 9 · Start VM");
+  await expect(row(other, "web-server")).toContainText("6 of 10 · Start VM");
   const operation = page.url();
   await other.goto(operation);
   await halfWay(other);
