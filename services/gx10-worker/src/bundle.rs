@@ -222,6 +222,23 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "embed")]
+    fn a_worker_that_was_built_is_handed_out_as_it_was() {
+        for (name, packed) in WORKERS {
+            let found = asset(name);
+            assert_eq!(found.is_some(), !packed.is_empty(), "{name}");
+            assert!(
+                found.is_none_or(|found| found.bytes.starts_with(b"\x7fELF")),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            asset("gx10-worker").is_some(),
+            WORKERS.iter().any(|(_, packed)| !packed.is_empty())
+        );
+    }
+
+    #[test]
     fn what_nobody_made_is_not_there() {
         assert!(asset("passwd").is_none() && asset("../install.sh").is_none());
         assert!(asset("uninstall.sh").is_some());

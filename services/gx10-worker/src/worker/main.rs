@@ -42,7 +42,9 @@ use crate::state::State;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("GX10_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn")))
+        .with_env_filter(
+            EnvFilter::try_from_env("GX10_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn")),
+        )
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
