@@ -26,6 +26,9 @@ use directive::{PODS, QUADLET, Version};
 /// Longest name of a unit; with `.container` and a drop-in folder it stays readable.
 const LONGEST_NAME: usize = 56;
 
+/// Most replicas that become units of their own.
+const MOST_REPLICAS: u64 = 16;
+
 /// Which units are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -146,6 +149,24 @@ impl Plan<'_> {
         slug(&format!("{}-{name}", self.project.name), LONGEST_NAME)
     }
 
+    /// The units of a service, without their ending: one, or one for each replica where they do not get in
+    /// each other's way.
+    fn units(&self, service: &Service) -> Vec<String> {
+        let apart = self.options.mode == Mode::Containers
+            && service.container_name.is_none()
+            && service.ports.iter().all(|port| port.published.is_none())
+            && service
+                .networks
+                .values()
+                .all(|there| there.ipv4.is_none() && there.ipv6.is_none() && there.mac.is_none());
+        if !apart || !(2..=MOST_REPLICAS).contains(&service.replicas) {
+            return vec![self.unit(&service.name)];
+        }
+        (1..=service.replicas)
+            .map(|number| self.unit(&format!("{}-{number}", service.name)))
+            .collect()
+    }
+
     fn own(&self) -> String {
         slug(&self.project.name, LONGEST_NAME)
     }
@@ -223,7 +244,11 @@ pub fn export(project: &Project, options: &Options) -> Result<Export, ExportErro
                 place::pod(&plan, &mut out)?;
             }
             for service in &plan.services {
-                container::write(&plan, service, &mut out)?;
+                let units = plan.units(service);
+                for (index, unit) in units.iter().enumerate() {
+                    let replica = (units.len() > 1).then_some(index + 1);
+                    container::write(&plan, service, unit, replica, &mut out)?;
+                }
             }
             place::networks(&plan, &mut out)?;
             place::volumes(&plan, &mut out)?;

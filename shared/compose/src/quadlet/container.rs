@@ -12,14 +12,23 @@ const START_LIMIT: &str = "900";
 /// What the manager waits for beyond the container's own grace.
 const STOP_MARGIN: u64 = 10;
 
-pub(super) fn write(plan: &Plan<'_>, service: &Service, out: &mut Export) -> Result<(), ExportError> {
-    let name = plan.unit(&service.name);
+/// Writes the unit `name`, which is the `replica`th of its service if there are several.
+pub(super) fn write(
+    plan: &Plan<'_>,
+    service: &Service,
+    name: &str,
+    replica: Option<usize>,
+    out: &mut Export,
+) -> Result<(), ExportError> {
     let file = format!("{name}.container");
-    let mut writer = Writer::new(plan.options.podman, &mut out.notices);
+    // What there is to say is the same for all of them.
+    let mut said = Vec::new();
+    let mut writer = Writer::new(plan.options.podman, &mut said);
     let unit = One {
         plan,
         service,
-        name: &name,
+        name,
+        replica,
         in_pod: plan.options.mode == Mode::Pod,
         awaited: health::awaited(plan, service),
     };
@@ -36,8 +45,11 @@ pub(super) fn write(plan: &Plan<'_>, service: &Service, out: &mut Export) -> Res
     unit.log(&mut writer)?;
     health::write(service, &mut writer)?;
     unit.life(&mut writer)?;
-    lost::tell(service, &file, &mut writer);
+    lost::tell(service, &file, plan.units(service).len(), &mut writer);
     let text = writer.seal(&header(plan, "container", &service.name)?)?;
+    if replica.is_none_or(|replica| replica == 1) {
+        out.notices.append(&mut said);
+    }
     out.artifacts.push(Artifact { name: file, text });
     Ok(())
 }
@@ -46,6 +58,7 @@ struct One<'a> {
     plan: &'a Plan<'a>,
     service: &'a Service,
     name: &'a str,
+    replica: Option<usize>,
     in_pod: bool,
     awaited: Awaited,
 }
@@ -57,7 +70,13 @@ impl One<'_> {
 
     fn head(&self, writer: &mut Writer<'_>) -> Result<(), ExportError> {
         let own = self.from("image");
-        let description = format!("{} of {}", self.service.name, self.plan.project.name);
+        let replica = self.replica.map(|replica| format!(" {replica}"));
+        let description = format!(
+            "{}{} of {}",
+            self.service.name,
+            replica.unwrap_or_default(),
+            self.plan.project.name
+        );
         writer.put(Unit, "Description", &description, &own)?;
         writer.put(Unit, "Wants", "network-online.target", &own)?;
         writer.put(Unit, "After", "network-online.target", &own)?;

@@ -93,7 +93,6 @@ pub(super) fn dependencies(
         let Some(other) = plan.project.services.get(name) else {
             continue;
         };
-        let unit = format!("{}.service", plan.unit(name));
         let mut needs = "Wants";
         match wanted.condition {
             Condition::Started => {}
@@ -114,8 +113,11 @@ pub(super) fn dependencies(
         if !wanted.required {
             needs = "Wants";
         }
-        writer.put(Section::Unit, needs, &unit, &from)?;
-        writer.put(Section::Unit, "After", &unit, &from)?;
+        for unit in plan.units(other) {
+            let unit = format!("{unit}.service");
+            writer.put(Section::Unit, needs, &unit, &from)?;
+            writer.put(Section::Unit, "After", &unit, &from)?;
+        }
     }
     Ok(())
 }

@@ -252,5 +252,5 @@ fn lost(plan: &Plan<'_>, service: &Service, writer: &mut Writer<'_>) {
             );
         }
     }
-    super::lost::tell(service, &format!("{}.kube", plan.own()), writer);
+    super::lost::tell(service, &format!("{}.kube", plan.own()), 1, writer);
 }

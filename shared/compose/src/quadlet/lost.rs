@@ -80,8 +80,9 @@ const MISSING: &[(&str, &str)] = &[
     ("tty", "leave it out: a unit has no terminal"),
 ];
 
-/// Tells everything of a service that a unit cannot hold. `unit` is the file it would stand in.
-pub(super) fn tell(service: &Service, unit: &str, writer: &mut Writer<'_>) {
+/// Tells everything of a service that a unit cannot hold. `unit` is the file it would stand in, `units` how
+/// many of it are written.
+pub(super) fn tell(service: &Service, unit: &str, units: usize, writer: &mut Writer<'_>) {
     let from = |path: &str| From {
         at: service.at(path),
         key: format!("services.{}.{path}", service.name),
@@ -112,7 +113,7 @@ pub(super) fn tell(service: &Service, unit: &str, writer: &mut Writer<'_>) {
             format!("write `[Container]` and `AddDevice=nvidia.com/gpu=all` into {unit}.d/10-gpu.conf"),
         );
     }
-    if service.replicas != 1 {
+    if usize::try_from(service.replicas) != Ok(units) {
         let path = if service.has("scale") {
             "scale"
         } else {
@@ -120,8 +121,8 @@ pub(super) fn tell(service: &Service, unit: &str, writer: &mut Writer<'_>) {
         };
         writer.warn(
             &from(path),
-            format!("asks for {} of it, one is exported", service.replicas),
-            "write a service for each, with ports of its own",
+            format!("asks for {} of it, {units} is exported", service.replicas),
+            "publish no port of it, or write a service for each",
         );
     }
     for link in service

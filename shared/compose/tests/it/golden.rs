@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use camino::Utf8Path;
+use nimbus_compose::load;
 use nimbus_compose::quadlet::{Mode, Options, export};
 
 use crate::corpus::project;
+use crate::project::Folder;
 
 /// File of the corpus, form, Podman.
 const CASES: &[(&str, Mode, Option<&str>)] = &[
@@ -26,6 +28,7 @@ const CASES: &[(&str, Mode, Option<&str>)] = &[
     ("dev-app", Mode::Kube, None),
     ("vpn-wireguard", Mode::Containers, None),
     ("nfs-media", Mode::Containers, None),
+    ("proxy-traefik", Mode::Containers, None),
 ];
 
 #[test]
@@ -62,4 +65,39 @@ fn outputs_are_what_they_were() {
             done.artifacts
         );
     }
+}
+
+/// The user page shows what the command prints.
+#[test]
+fn the_page_tells_the_truth() {
+    let page = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compose.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let block = |kind: &str| {
+        let (_, rest) = page.split_once(&format!("```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let folder = Folder::new(&[("compose.yaml", &block("yaml")), ("root.txt", "x")]);
+    let mut wanted = folder.wanted();
+    wanted.name = Some("blog".to_owned());
+    let loaded = load(&wanted).unwrap();
+    let options = Options {
+        bind_root: Some("/srv/blog".into()),
+        ..Options::default()
+    };
+    let done = export(&loaded.project, &options).unwrap();
+    let mut printed = String::new();
+    for notice in loaded.notices.iter().chain(&done.notices) {
+        writeln!(printed, "{notice}").unwrap();
+    }
+    for artifact in &done.artifacts {
+        writeln!(printed, "wrote: units/{}", artifact.name).unwrap();
+    }
+    assert_eq!(printed, block("text"));
+    let unit = &done.artifacts[1];
+    assert_eq!(unit.name, "blog-db.container");
+    assert!(
+        unit.text.ends_with(&format!("\n\n{}", block("ini"))),
+        "{}",
+        unit.text
+    );
 }
