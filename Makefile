@@ -12,8 +12,12 @@ PORTAL_SOURCES := $(shell find web/portal -type f -not -path '*/node_modules/*' 
 # What the init of the sandboxes is built from.
 GUEST_SOURCES := $(shell find shared/guest/src shared/guest/Cargo.toml shared/guest/build.rs -type f) Cargo.lock
 
+# What the workers of GPU boxes are built from.
+GX10_SOURCES := $(shell find services/gx10-worker/src services/gx10-worker/Cargo.toml shared/gpu-wire/src -type f) Cargo.lock
+
 NATS   := target/stamps/nats
 GUEST  := target/stamps/guest
+GX10   := target/stamps/gx10
 NPM    := target/stamps/npm
 PORTAL := target/stamps/portal
 DEBUG  := target/debug/nimbus
@@ -33,11 +37,11 @@ dev: tools $(DEBUG) ## run a server with a simulated cluster on 127.0.0.1:8080
 	@$(DEBUG) dev
 
 .PHONY: test
-test: tools-test engine $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
+test: tools-test engine $(GX10) $(DEBUG) $(NPM) ## everything that can be checked here: formats, lints, all suites
 	@ops/dev/test.sh
 
 .PHONY: test-rust test-portal test-python test-pve test-api test-clients test-e2e test-ops test-compose
-test-rust test-portal test-python test-pve test-api test-clients test-e2e test-ops test-compose: tools-test engine $(DEBUG) $(NPM) ## one part of `make test`
+test-rust test-portal test-python test-pve test-api test-clients test-e2e test-ops test-compose: tools-test engine $(GX10) $(DEBUG) $(NPM) ## one part of `make test`
 	@ops/dev/test.sh $(@:test-%=%)
 
 .PHONY: bench
@@ -57,10 +61,17 @@ image: tools $(if $(filter debug,$(PROFILE)),$(DEBUG),$(NIMBUS)) ## the OCI imag
 	    $(if $(shell docker info >/dev/null 2>&1 && echo yes),--load)
 	@if [ -x target/gx10/gx10-worker ]; then ops/image/build.py gx10-worker --binary target/gx10/gx10-worker --out target/image; fi
 
+.PHONY: gx10-worker
+gx10-worker: tools $(GX10) ## the static worker of GPU boxes, for this machine and for arm64 where that can be built
+
 .PHONY: generate
 generate: tools $(NATS) ## write the checked-in files that are made from code
 	NIMBUS_GENERATE=1 cargo test --quiet --workspace --lib --bins -- checked_in
 	@if [ -f proto/openapi.json ]; then $(MAKE) $(NPM) && npm --prefix web run generate -w portal; fi
+
+.PHONY: quadlet
+quadlet: $(DEBUG) ## write the units of quadlet/ from compose.yaml
+	@ops/compose/quadlet.sh
 
 .PHONY: fmt
 fmt: ## format the Rust sources
@@ -100,6 +111,11 @@ $(GUEST): ops/dev/guest.sh $(GUEST_SOURCES)
 	@ops/dev/guest.sh
 	@mkdir -p $(@D) && touch $@
 
+# Before the binary that carries it; `make demo` and `make dev` do without.
+$(GX10): ops/dev/gx10.sh $(GX10_SOURCES)
+	@ops/dev/gx10.sh
+	@mkdir -p $(@D) && touch $@
+
 $(NPM): web/package-lock.json web/package.json $(wildcard web/*/package.json)
 	cd web && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
@@ -112,5 +128,5 @@ $(PORTAL): $(NPM) $(PORTAL_SOURCES)
 .PHONY: $(DEBUG) $(NIMBUS)
 $(DEBUG): $(NATS) $(GUEST) $(PORTAL)
 	cargo build -p nimbus
-$(NIMBUS): $(NATS) $(GUEST) $(PORTAL)
+$(NIMBUS): $(NATS) $(GUEST) $(GX10) $(PORTAL)
 	cargo build --release -p nimbus

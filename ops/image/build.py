@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--binary", type=Path, required=True, help="the program, linked for this machine")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--tag", help="name of the image [default: IMAGE:VERSION]")
+    parser.add_argument("--revision", help="what the program was built of [default: the commit of the checkout]")
     parser.add_argument("--strip", action="store_true", help="leave debug information out")
     parser.add_argument("--load", action="store_true", help="give it to the engine of this machine")
     args = parser.parse_args()
@@ -91,7 +92,7 @@ def build(name: str, spec: dict, binary: Path, args: argparse.Namespace) -> None
                 "org.opencontainers.image.title": spec["title"],
                 "org.opencontainers.image.description": spec["description"],
                 "org.opencontainers.image.version": version,
-                "org.opencontainers.image.revision": git("rev-parse", "HEAD") or "unknown",
+                "org.opencontainers.image.revision": args.revision or git("rev-parse", "HEAD") or "unknown",
                 "org.opencontainers.image.created": created,
                 "org.opencontainers.image.licenses": "Apache-2.0",
             },

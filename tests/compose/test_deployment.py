@@ -16,7 +16,7 @@ import nimbus  # noqa: E402
 from world import PUBLIC_KEY, ROOT, TENANT, Deployment, Load, engine, eventually, run, service_of  # noqa: E402
 
 SERVICES = [
-    "proxy", "gateway-1", "gateway-2", "auth", "ippool", "provisioner", "workloads", "sandbox-agent", "nats", "postgres",
+    "proxy", "gateway-1", "gateway-2", "auth", "ippool", "provisioner", "workloads", "gpu-scheduler", "sandbox-agent", "nats", "postgres",
 ]
 
 
@@ -33,6 +33,19 @@ def test_a_sandbox_runs_commands_for_a_program(deployment: Deployment, sandbox: 
     with nimbus.Nimbus(endpoint=deployment.base, tenant_id=TENANT, token=deployment.operator) as client:
         result = client.sandboxes.exec(sandbox, ["sh", "-c", "echo hello; exit 3"])
     assert (result.stdout, result.exit_code) == ("hello\n", 3)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/grpc"],
+        ["node", "web/sdk/test/e2e/run.mjs"],
+    ],
+    ids=["grpc", "sdk"],
+)
+def test_the_clients_work_through_the_proxy(deployment: Deployment, command: list[str]) -> None:
+    """gRPC over HTTP/2, streams, WebSockets: the suites that other servers pass too."""
+    run(command, NIMBUS_ENDPOINT=deployment.base, NIMBUS_TOKEN=deployment.operator, NIMBUS_TEST_IMAGE="nimbus.test/busybox:1")
 
 
 def test_no_container_has_more_rights_than_it_needs(deployment: Deployment, sandbox: str) -> None:
@@ -112,7 +125,7 @@ def test_a_killed_container_loses_nothing(deployment: Deployment, sandbox: str, 
         ordered = len(load.orders)
         eventually("orders are taken again", 60, lambda: len(load.orders) > ordered + 1)
         deployment.settled()
-    print(f"{service} killed: {load.answered} requests answered, {len(load.failures)} failed and were repeated")
+    print(f"{service} killed: {load.answered} requests answered, {len(load.failures)} failed and were repeated", *load.failures[:3], sep="\n  ")
     load.nothing_is_lost()
 
 

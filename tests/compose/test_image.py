@@ -21,7 +21,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(out: Path) -> Path:
     subprocess.run(
-        [str(ROOT / "ops/image/build.py"), "nimbus", "--binary", str(BINARY), "--strip", "--out", str(out), "--tag", "nimbus:test"],
+        [
+            str(ROOT / "ops/image/build.py"), "nimbus", "--binary", str(BINARY), "--strip", "--out", str(out),
+            "--tag", "nimbus:test", "--revision", "0" * 40,
+        ],
         check=True, stdout=subprocess.DEVNULL, env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
     return out
 
