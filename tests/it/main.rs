@@ -5,6 +5,7 @@
 //! - `faults`: every call of the cluster going wrong in every way
 //! - `split`: each service its own process, on an external nats-server and PostgreSQL
 //! - `input`: what nobody should send
+//! - `node`: units of a host with a real systemd
 //! - `workloads`: sandboxes, services and sessions on a real container engine
 
 #![allow(
@@ -17,6 +18,7 @@
 mod crash;
 mod faults;
 mod input;
+mod node;
 mod split;
 mod system;
 mod workloads;
