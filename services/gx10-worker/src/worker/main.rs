@@ -40,6 +40,7 @@ use crate::config::{Cli, Command, Config};
 use crate::state::State;
 
 fn main() -> ExitCode {
+    look_names_up_plainly();
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -60,6 +61,26 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Has names looked up in `/etc/hosts` and by DNS, whatever `/etc/nsswitch.conf` says: anything else are
+/// libraries of the box, made for another C library than the one in this static program, and loading them
+/// may end it. So names of the local network that only multicast knows (`nimbus.local`) are not found.
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+fn look_names_up_plainly() {
+    unsafe extern "C" {
+        fn __nss_configure_lookup(
+            database: *const std::ffi::c_char,
+            services: *const std::ffi::c_char,
+        ) -> std::ffi::c_int;
+    }
+    #[expect(unsafe_code, reason = "the C library has no other door")]
+    // SAFETY: a function of glibc with this signature; both texts end with a zero byte and live forever;
+    // nothing else runs yet that could look a name up.
+    let _kept = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+
+#[cfg(not(all(target_env = "gnu", target_feature = "crt-static")))]
+fn look_names_up_plainly() {}
 
 /// Runs jobs until it is told to stop, or to stop after the present one.
 fn serve(config: Config) -> Result<(), String> {

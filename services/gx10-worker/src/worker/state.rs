@@ -77,8 +77,8 @@ pub(crate) enum StateError {
     Id { job: String },
     #[error("cannot use {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not a record: {detail}", path.display())]
-    Garbled { path: PathBuf, detail: String },
+    #[error("the record of {job} cannot be written: {detail}")]
+    Unwritable { job: String, detail: String },
 }
 
 /// The worker's folder. One worker at a time has it.
@@ -139,18 +139,24 @@ impl State {
     /// The records of all jobs held, oldest first.
     pub(crate) fn records(&self) -> Result<Vec<Record>, StateError> {
         let folder = self.dir.join("jobs");
-        let mut found = Vec::new();
+        let mut found: Vec<Record> = Vec::new();
         for entry in fs::read_dir(&folder).map_err(at(&folder))? {
             let path = entry.map_err(at(&folder))?.path();
             if path.extension().is_none_or(|end| end != "json") {
                 continue;
             }
             let bytes = fs::read(&path).map_err(at(&path))?;
-            let record: Record = serde_json::from_slice(&bytes).map_err(|error| StateError::Garbled {
-                path: path.clone(),
-                detail: error.to_string(),
-            })?;
-            found.push(record);
+            match serde_json::from_slice(&bytes) {
+                Ok(record) => found.push(record),
+                // The server will find that its job is lost; the others go on.
+                Err(error) => {
+                    warn!(
+                        "{} is put aside, because it is no record: {error}",
+                        path.display()
+                    );
+                    fs::rename(&path, path.with_extension("bad")).map_err(at(&path))?;
+                }
+            }
         }
         // Ids of jobs sort by time.
         found.sort_by(|a, b| a.assignment.job.cmp(&b.assignment.job));
@@ -171,8 +177,8 @@ impl State {
     /// Writes a record; when this returns, it is on disk.
     pub(crate) async fn save(&self, record: &Record) -> Result<(), StateError> {
         let path = self.record_path(&record.assignment.job)?;
-        let bytes = serde_json::to_vec(record).map_err(|error| StateError::Garbled {
-            path: path.clone(),
+        let bytes = serde_json::to_vec(record).map_err(|error| StateError::Unwritable {
+            job: record.assignment.job.clone(),
             detail: error.to_string(),
         })?;
         off_thread(move || write_whole(&path, &bytes)).await
@@ -385,6 +391,18 @@ pub(crate) mod tests {
             let saved = state.save(&Record::new(assignment(bad))).await;
             assert!(matches!(saved, Err(StateError::Id { .. })), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_is_put_aside() {
+        let dir = camino_tempfile::tempdir().unwrap();
+        let state = State::open(dir.path().as_std_path()).unwrap();
+        let record = Record::new(assignment("job_1"));
+        state.save(&record).await.unwrap();
+        fs::write(dir.path().join("jobs/job_0.json"), "{").unwrap();
+        assert_eq!(state.records().unwrap(), std::slice::from_ref(&record));
+        assert!(dir.path().join("jobs/job_0.bad").exists());
+        assert_eq!(state.records().unwrap(), [record]);
     }
 
     #[test]
