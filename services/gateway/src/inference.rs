@@ -108,14 +108,14 @@ impl Inference {
 
     async fn client(&self) -> Result<&reqwest::Client, Fault> {
         let build = async || {
-            reqwest::Client::builder()
-                .connect_timeout(CONNECT)
-                .read_timeout(IDLE)
-                .tcp_nodelay(true)
-                // The endpoint is on the same network: a proxy of the environment would only get to see the key.
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
+            // Most endpoints speak plain HTTP to their own network, which needs no roots; a host may have none.
+            client().build().or_else(|error| {
+                tracing::warn!(
+                    "inference endpoints with TLS cannot be reached: {}",
+                    nimbus_errors::chain(&error)
+                );
+                client().tls_certs_only([]).build()
+            })
         };
         self.client.get_or_try_init(build).await.map_err(|error| {
             tracing::error!(
@@ -125,6 +125,19 @@ impl Inference {
             Fault::new(Code::ServiceInternal, "requests to models cannot be made")
         })
     }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(IDLE)
+        .tcp_nodelay(true)
+        // Inference servers close idle connections after seconds, and a request whose body passes as it
+        // comes cannot be sent again when it meets one. A fresh connection costs less than a token.
+        .pool_max_idle_per_host(0)
+        // The endpoint is on the same network: a proxy of the environment would only get to see the key.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
 }
 
 /// Passes a request on, and gives the answer.
@@ -369,6 +382,11 @@ mod tests {
         ] {
             assert_eq!(of(method, path).as_deref(), inner, "{path}");
         }
+    }
+
+    #[test]
+    fn a_host_without_any_certificates_reaches_plain_endpoints() {
+        assert!(client().tls_certs_only([]).build().is_ok());
     }
 
     #[test]

@@ -127,6 +127,8 @@ capabilities![
     "session.page", "sessions", "Browser in a few verbs", AvailableWithCaveats, Containers, "/docs/sessions.md", "On profile desktop, with an image that brings Chromium.";
     "profile.desktop", "sandboxes", "Desktop sandboxes", AvailableWithCaveats, Containers, "/docs/sessions.md", "The image must bring Chromium and carry the label io.nimbus.desktop=provided.";
     "machine.provision", "machines", "Virtual machines on Proxmox VE", Available, Nothing, "/docs/machines.md", "Needs a cluster; `nimbus dev` simulates one.";
+    "gpu.jobs", "gpu", "GPU jobs", Available, Nothing, "/docs/gpu.md", "Needs a paired box. One job at a time on each, in order of submission, at most once; logs, artifacts, time and memory limits.";
+    "gpu.inference", "gpu", "Models by the OpenAI API", Available, Nothing, "/docs/gpu.md", "Needs a paired box or another endpoint. Chat, completions, embeddings and responses, streams byte for byte; counted per user. One endpoint at a time.";
     "mcp", "agents", "MCP server", Available, Nothing, "/docs/mcp.md", "`nimbus mcp`, over standard input and output.";
     "grpc", "agents", "gRPC", AvailableWithCaveats, Nothing, "/docs/sandboxes.md", "Sandboxes, services and sessions with attach, health and reflection; files and health checks in a specification are over HTTP only.";
     "documents", "data", "Documents", NotYet, Nothing, "/docs/capabilities.md", "";

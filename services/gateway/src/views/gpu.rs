@@ -339,11 +339,11 @@ impl GpuJobView {
     /// A row of [`heading`].
     pub(crate) fn row(&self) -> String {
         format!(
-            "{:<30} {:<18} {:<16} {:<24} {}\n",
+            "{:<37} {:<18} {:<16} {:<24} {}\n",
             self.id,
             self.standing(),
             moment(self.queued_at),
-            shortened(&self.image, 24),
+            shortened(self.image.trim_start_matches("docker.io/library/"), 24),
             shortened(&one_line(&self.command_line()), 60)
         )
     }
@@ -352,7 +352,7 @@ impl GpuJobView {
 /// The heading over rows of jobs.
 pub(crate) fn heading() -> String {
     format!(
-        "{:<30} {:<18} {:<16} {:<24} {}\n",
+        "{:<37} {:<18} {:<16} {:<24} {}\n",
         "ID", "STATE", "QUEUED", "IMAGE", "COMMAND"
     )
 }
@@ -370,7 +370,7 @@ pub(crate) fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// The end of it, where names differ, when it is too long.
+/// Its beginning, when it is too long.
 fn shortened(text: &str, most: usize) -> String {
     let length = text.chars().count();
     if length <= most {

@@ -111,12 +111,22 @@ fn standing(job: &Value) -> String {
     }
 }
 
+/// An argument as a shell takes it for one word.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,@%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
 /// What runs, as one would type it.
 fn command(job: &Value) -> String {
     match job.pointer("/command") {
         Some(Value::String(line)) => line.clone(),
         Some(Value::Array(arguments)) => {
-            let words: Vec<&str> = arguments.iter().filter_map(Value::as_str).collect();
+            let words: Vec<String> = arguments.iter().filter_map(Value::as_str).map(quoted).collect();
             words.join(" ")
         }
         _ => "-".to_owned(),
@@ -200,7 +210,8 @@ fn print(job: &Value, format: Format) -> Outcome {
         ("Left", cell(job, "/artifact_bytes")),
         ("Left note", cell(job, "/artifact_note")),
     ];
-    facts.retain(|(_, value)| value != "-");
+    let is_queued = text(job, "/state").as_deref() == Some("queued");
+    facts.retain(|(name, value)| value != "-" && (is_queued || *name != "Ahead"));
     output::facts(&facts)
 }
 
@@ -368,7 +379,10 @@ mod tests {
             standing(&json!({ "state": "failed", "phase": null, "exit_code": 3 })),
             "failed (3)"
         );
-        assert_eq!(command(&json!({ "command": ["a", "b"] })), "a b");
+        assert_eq!(
+            command(&json!({ "command": ["a", "b c", "it's"] })),
+            r"a 'b c' 'it'\''s'"
+        );
         assert_eq!(command(&json!({ "command": null })), "-");
     }
 }
