@@ -161,7 +161,7 @@ const STREAMS: ColumnDef<Stream>[] = [
   { id: "leader", header: "Leader", cell: (stream) => <span className="font-mono text-sm text-muted">{stream.leader ?? "–"}</span> },
   { id: "messages", header: "Messages", className: "text-right", sort: (stream) => -stream.messages, cell: (stream) => <span className="tabular">{stream.messages}</span> },
   { id: "bytes", header: "Size", className: "text-right", sort: (stream) => -stream.bytes, cell: (stream) => <span className="tabular text-muted">{bytes(stream.bytes)}</span> },
-  { id: "lag", header: "Waiting", className: "text-right", phone: "line", sort: (stream) => -stream.lag, cell: (stream) => <span className="tabular">{plural(stream.lag, "message")}</span> },
+  { id: "lag", header: "Waiting", className: "md:text-right", phone: "line", sort: (stream) => -stream.lag, cell: (stream) => <span className="tabular">{plural(stream.lag, "message")}</span> },
   { id: "out", header: "Given out", className: "text-right", sort: (stream) => -stream.unacknowledged, cell: (stream) => <span className="tabular text-muted">{stream.unacknowledged}</span> },
 ];
 

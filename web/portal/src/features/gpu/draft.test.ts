@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { job } from "~/mocks/gpu";
 import { draftOf, EMPTY, loadDraft, problems, saveDraft, toRequest, type JobDraft } from "./draft";
-import { submitCurl } from "./snippets";
+import { submitCommand, submitCurl } from "./snippets";
 
 const draft = (part: Partial<JobDraft>): JobDraft => ({ ...EMPTY, image: "python:3.13", command: "python a.py", ...part });
 
@@ -78,6 +78,24 @@ describe("what is kept of the form", () => {
 });
 
 describe("the same from a terminal", () => {
+  it("is one command, whatever was chosen", () => {
+    expect(submitCommand({ image: "python:3.13", command: ["python", "-c", "print('a b')", ""] })).toBe(
+      `nimbus gpu submit --follow python:3.13 -- python -c 'print('\\''a b'\\'')' ''`,
+    );
+    expect(
+      submitCommand({
+        image: "i",
+        env: { A: "b c" },
+        datasets: [{ name: "d", writable: true }],
+        pool: "lab",
+        time_limit_seconds: 600,
+        memory_bytes: 10_000_000,
+        priority: -3,
+        rerun: true,
+      }),
+    ).toBe("nimbus gpu submit -e 'A=b c' --dataset d:rw --pool lab --time 600s --memory 10000000 --priority=-3 --rerun --follow i");
+  });
+
   it("quotes as a shell reads it", () => {
     expect(submitCurl({ image: "a", command: "it's" }, "http://n")).toBe(
       `curl http://n/api/gpu/jobs \\\n  -H "Authorization: Bearer $NIMBUS_TOKEN" \\\n  -H 'Content-Type: application/json' \\\n  -d '{\n  "image": "a",\n  "command": "it'\\''s"\n}'`,

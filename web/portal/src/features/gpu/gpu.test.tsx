@@ -174,6 +174,8 @@ describe("submit", () => {
     await user.click(screen.getByRole("button", { name: "Add variable" }));
     await user.type(screen.getByLabelText("Name 1"), "EPOCHS");
     await user.type(screen.getByLabelText("Value 1"), "3");
+    expect(screen.getByRole("region", { name: "CLI snippet" })).toHaveTextContent("nimbus gpu submit -e EPOCHS=3 --memory 2048MiB --shell='python train.py | tail -n 1' --follow python:3.13-slim");
+    await user.click(screen.getByRole("radio", { name: "curl" }));
     expect(screen.getByRole("region", { name: "curl snippet" })).toHaveTextContent('"EPOCHS": "3"');
     await user.click(screen.getByRole("button", { name: "Submit job" }));
     await waitFor(() => {

@@ -11,6 +11,28 @@ export function submitCurl(job: SubmitJob, origin: string): string {
   ].join("\n");
 }
 
+const MIB = 1024 ** 2;
+
+/** The same job with the command line, which reads what the API does. */
+export function submitCommand(job: SubmitJob): string {
+  const { memory_bytes: memory, time_limit_seconds: time, command } = job;
+  const words = [
+    "nimbus gpu submit",
+    ...Object.entries(job.env ?? {}).map(([name, value]) => `-e ${quoteWord(`${name}=${value}`)}`),
+    ...(job.datasets ?? []).map((each) => `--dataset ${each.name}${each.writable ? ":rw" : ""}`),
+    job.pool === undefined ? "" : `--pool ${quoteWord(job.pool)}`,
+    time === undefined ? "" : `--time ${time}s`,
+    memory === undefined ? "" : `--memory ${memory % MIB === 0 ? `${memory / MIB}MiB` : String(memory)}`,
+    job.priority === undefined ? "" : `--priority=${job.priority}`,
+    job.rerun === true ? "--rerun" : "",
+    typeof command === "string" ? `--shell=${quoteWord(command)}` : "",
+    "--follow",
+    quoteWord(job.image),
+    Array.isArray(command) ? `-- ${command.map(quoteWord).join(" ")}` : "",
+  ];
+  return words.filter((word) => word !== "").join(" ");
+}
+
 /** Ways to ask a model, each complete: where, with which key, and what. */
 export function chatSnippets(base: string, model: string): { curl: string; python: string; js: string } {
   const name = JSON.stringify(model);

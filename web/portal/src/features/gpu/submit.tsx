@@ -15,16 +15,18 @@ import { Button, ButtonLink } from "~/ui/button";
 import { ChoiceCard, ChoiceDot } from "~/ui/choice";
 import { CodeBlock } from "~/ui/code";
 import { Combo, type Suggestion } from "~/ui/combo";
+import { CommandLine } from "~/ui/copy";
 import { Field } from "~/ui/field";
 import { Fold } from "~/ui/fold";
 import { plural } from "~/ui/format";
 import { Rows } from "~/ui/rows";
+import { Segments } from "~/ui/segments";
 import { Select } from "~/ui/select";
 import { Bone, Panel } from "~/ui/states";
 import { Switch } from "~/ui/switch";
 import { draftOf, loadDraft, problems, saveDraft, timesWith, toRequest, type JobDraft, type Problems, type Run } from "./draft";
 import { useKeepJob, useViewer } from "./parts";
-import { submitCurl } from "./snippets";
+import { submitCommand, submitCurl } from "./snippets";
 
 const route = getRouteApi("/session/gpu/jobs/new");
 
@@ -199,15 +201,34 @@ function SubmitForm({ initial }: { initial: JobDraft | (() => JobDraft) }) {
             Whatever it writes to <code className="font-mono">/artifacts</code> is packed when it ends, for you to download. Its log is here while it runs and after.
           </p>
         </div>
-        <div className="flex min-w-0 flex-col gap-1.5">
-          <h2 className="text-xs text-muted">The same from a terminal</h2>
-          <CodeBlock text={submitCurl(request, window.location.origin)} label="curl snippet" />
-        </div>
+        <Terminal request={request} />
         {jobs.data !== undefined && !admin ? (
           <p className="text-sm text-muted">{plural(jobs.data.filter((job) => !isFinal(job.state)).length, "job")} of yours queued or running now.</p>
         ) : null}
       </aside>
     </Form>
+  );
+}
+
+const KINDS = [
+  { key: "cli", label: "CLI" },
+  { key: "curl", label: "curl" },
+] as const;
+
+function Terminal({ request }: { request: SubmitJob }) {
+  const [kind, setKind] = useState<(typeof KINDS)[number]["key"]>("cli");
+  return (
+    <div className="flex min-w-0 flex-col gap-2">
+      <div className="flex flex-wrap items-center justify-between gap-3">
+        <h2 className="text-xs text-muted">The same from a terminal</h2>
+        <Segments label="How" options={KINDS} value={kind} onChange={setKind} />
+      </div>
+      {kind === "cli" ? (
+        <CommandLine command={submitCommand(request)} label="CLI snippet" wrap />
+      ) : (
+        <CodeBlock text={submitCurl(request, window.location.origin)} label="curl snippet" />
+      )}
+    </div>
   );
 }
 
