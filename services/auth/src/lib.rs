@@ -49,6 +49,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "0002_outbox" => "CREATE TABLE auth_outbox (id TEXT PRIMARY KEY, body TEXT NOT NULL, created_at BIGINT NOT NULL);",
     "0003_key" => include_str!("../migrations/0003_key.sql"),
     "0004_machine_token" => include_str!("../migrations/0004_machine_token.sql"),
+    "0005_join_token" => include_str!("../migrations/0005_join_token.sql"),
 ];
 
 /// Serves until `ctx.stop` fires. Ready once every subscription is live. `mint` makes credentials for the bus.
