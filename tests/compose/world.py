@@ -96,6 +96,9 @@ class Deployment:
             "IP_POOL_END": "10.1.0.250",
             "GATEWAY_IP": "10.1.0.1",
             "NIMBUS_READY_SSH_PROBE": "false",
+            "NIMBUS_BUS_NAME": "localhost",
+            "NIMBUS_BUS_PUBLISH": "127.0.0.1",
+            "NIMBUS_BUS_PORT": str(free_port()),
         }
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         (self.dir / "secrets").mkdir()
