@@ -55,7 +55,7 @@ pub(crate) async fn pump(worker: &Worker, job: &str, name: &str, mut ended: watc
         }
         // It ends of itself only with the container. An end that nobody saw is looked for again. The
         // channel closes with the end, too.
-        let _either = tokio::time::timeout(END_FOLLOWS, ended.wait_for(|over| *over)).await;
+        drop(tokio::time::timeout(END_FOLLOWS, ended.wait_for(|over| *over)).await);
     }
 }
 

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
 /// libraries of the box, made for another C library than the one in this static program, and loading them
 /// may end it. So names of the local network that only multicast knows (`nimbus.local`) are not found.
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+#[expect(unsafe_code, reason = "the C library has no other door")]
 fn look_names_up_plainly() {
     unsafe extern "C" {
         fn __nss_configure_lookup(
@@ -73,7 +74,6 @@ fn look_names_up_plainly() {
             services: *const std::ffi::c_char,
         ) -> std::ffi::c_int;
     }
-    #[expect(unsafe_code, reason = "the C library has no other door")]
     // SAFETY: a function of glibc with this signature; both texts end with a zero byte and live forever;
     // nothing else runs yet that could look a name up.
     let _kept = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };

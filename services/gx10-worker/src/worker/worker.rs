@@ -161,7 +161,7 @@ async fn serve(worker: &Worker, left: Vec<(Record, CancellationToken)>, drain: C
     let mut met = worker.shared.met.subscribe();
     tokio::select! {
         () = drain.cancelled() => return worker.empty().await,
-        _open = met.wait_for(|met| *met) => {}
+        _ = met.wait_for(|met| *met) => {}
     }
     loop {
         tokio::select! {
@@ -309,9 +309,10 @@ impl Worker {
         let mut facts = self.engine_facts.clone();
         let mut drains = self.shared.server_drains.subscribe();
         loop {
-            // The senders live as long as the worker.
-            let _open = facts.wait_for(Option::is_some).await;
-            let _open = drains.wait_for(|drains| !drains).await;
+            // The senders live as long as the worker. What is seen is let go at once: held, it would
+            // keep the sender waiting, which is in the same task.
+            drop(facts.wait_for(Option::is_some).await);
+            drop(drains.wait_for(|drains| !drains).await);
             match self.trouble() {
                 None => return,
                 Some(trouble) => {

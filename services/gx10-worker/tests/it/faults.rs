@@ -196,3 +196,58 @@ async fn a_container_that_somebody_removed_is_not_started_again() {
     );
     assert!(world.scheduler.with(|book| book.log(&id) == b"on\n"));
 }
+
+#[tokio::test]
+async fn a_box_that_is_full_lets_the_queue_wait() {
+    let mut world = World::http().await;
+    world.min_free = u64::MAX;
+    let job = world.job("echo room");
+    let id = world.queue(&job);
+    world.start();
+    let trouble = world
+        .scheduler
+        .until("trouble", |book| {
+            let trouble = book.beats.last()?.trouble.clone()?;
+            trouble.contains("free").then_some(trouble)
+        })
+        .await;
+    assert!(trouble.starts_with("only "), "{trouble}");
+    // Several signs of life later it has still not asked for a job.
+    let beats = world.scheduler.with(|book| book.beats.len());
+    world
+        .scheduler
+        .until("more beats", |book| (book.beats.len() > beats + 5).then_some(()))
+        .await;
+    assert_eq!(world.scheduler.with(|book| book.queue.len()), 1);
+    world.kill();
+    world.min_free = 1;
+    world.start();
+    assert_eq!(world.scheduler.outcome(&id).await.state, OutcomeState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_start_that_was_written_down_and_did_not_happen_is_made_up_for() {
+    let mut world = World::http().await;
+    let job = world.job("echo once");
+    let (id, name) = (job.job.clone(), container(&job.job));
+    let folder = world.dir.path().join("state/jobs");
+    std::fs::create_dir_all(&folder).unwrap();
+    let record = serde_json::json!({ "assignment": job, "stage": "starting", "started_ms": 0 });
+    std::fs::write(folder.join(format!("{id}.json")), record.to_string()).unwrap();
+    let labels = [
+        format!("io.nimbus.gpu.job={id}"),
+        "io.nimbus.gpu.attempt=1".to_owned(),
+        format!("io.nimbus.gpu.worker={}", world.name),
+    ];
+    let mut create = vec!["create", "--name", &name];
+    for label in &labels {
+        create.extend(["--label", label]);
+    }
+    create.extend([crate::world::IMAGE, "echo", "once"]);
+    docker(&create);
+    world.start();
+    let outcome = world.scheduler.outcome(&id).await;
+    assert_eq!(outcome.state, OutcomeState::Succeeded, "{outcome:?}");
+    assert!(world.scheduler.with(|book| book.log(&id) == b"once\n"));
+    world.nothing_is_left_of(&id).await;
+}

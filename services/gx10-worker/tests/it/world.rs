@@ -25,6 +25,8 @@ pub(crate) struct World {
     socket: PathBuf,
     worker: Option<Child>,
     jobs: u32,
+    /// Bytes that must be free for the worker to take jobs.
+    pub(crate) min_free: u64,
 }
 
 struct Nats {
@@ -72,6 +74,7 @@ impl World {
             socket: engine::socket(),
             worker: None,
             jobs: 0,
+            min_free: 1,
         }
     }
 
@@ -140,7 +143,7 @@ impl World {
             .env("GX10_WORKER_ID", &self.name)
             .env("GX10_STATE_DIR", self.dir.path().join("state"))
             .env("GX10_ENGINE_SOCKET", &self.socket)
-            .env("GX10_MIN_FREE_BYTES", "1")
+            .env("GX10_MIN_FREE_BYTES", self.min_free.to_string())
             .env("GX10_DEVICE_REQUEST", "none")
             .env("GX10_SHM_BYTES", "67108864")
             .env("GX10_LOG", "info,gx10_worker=debug");
