@@ -209,16 +209,17 @@ async fn idle_worker(tx: &mut Tx, pool: &str) -> Result<Option<WorkerRow>, Store
         .await)
 }
 
+const FIRST: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM gpu_job WHERE pool = $1 AND state = 'queued' ORDER BY priority DESC, seq LIMIT 1"
+);
+
 /// The first of the queue. On PostgreSQL one that somebody is cancelling is passed over.
 async fn first_job(tx: &mut Tx, pool: &str) -> Result<Option<JobRow>, StoreError> {
-    const SQL: &str = concat!(
-        "SELECT ",
-        job_columns!(),
-        " FROM gpu_job WHERE pool = $1 AND state = 'queued' ORDER BY priority DESC, seq LIMIT 1"
-    );
     let sql = match tx.engine() {
-        Engine::Sqlite => SQL.to_owned(),
-        Engine::Postgres => format!("{SQL} FOR UPDATE SKIP LOCKED"),
+        Engine::Sqlite => FIRST.to_owned(),
+        Engine::Postgres => format!("{FIRST} FOR UPDATE SKIP LOCKED"),
     };
     both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(pool)
@@ -229,4 +230,35 @@ async fn first_job(tx: &mut Tx, pool: &str) -> Result<Option<JobRow>, StoreError
 /// A job's id as a box says it.
 pub(crate) fn job_id(text: &str) -> Option<JobId> {
     text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use nimbus_store::testing::sqlite;
+
+    use super::*;
+    use crate::queue::AHEAD;
+
+    /// However long the queue is, its head is one step away, and counting walks an index and no row.
+    #[tokio::test]
+    async fn the_queue_is_read_through_its_index() {
+        let world = sqlite().await;
+        let store = world.db.store("gpu", crate::MIGRATIONS).await.unwrap();
+        for (sql, wanted) in [
+            (FIRST, "SEARCH gpu_job USING INDEX gpu_job_queue (pool=?"),
+            (AHEAD, "SEARCH gpu_job USING COVERING INDEX gpu_job_queue (pool=?"),
+        ] {
+            let sql = format!("EXPLAIN QUERY PLAN {sql}");
+            let plan: Vec<(i64, i64, i64, String)> =
+                reading!(&store, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+                    .bind("default")
+                    .bind(0_i64)
+                    .bind(0_i64)
+                    .fetch_all(c)
+                    .await)
+                .unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(.., step)| step).collect();
+            assert!(plan.iter().all(|step| step.starts_with(wanted)), "{plan:?}");
+        }
+    }
 }

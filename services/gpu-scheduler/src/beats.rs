@@ -42,11 +42,26 @@ impl Link {
     }
 }
 
+/// What a beat led to.
+struct Heard {
+    row: WorkerRow,
+    /// What the box is to drop.
+    cancel: Vec<String>,
+    /// Whether a job lies ready that it has not fetched.
+    waits: bool,
+    after: After,
+}
+
 impl Plane {
     pub(crate) async fn beat(&self, worker: &str, mut beat: Beat, link: Link) -> Result<BeatReply, GpuError> {
         beat.link = link.word().to_owned();
         let (plane, name) = (self.clone(), worker.to_owned());
-        let (row, cancel, after) = self
+        let Heard {
+            row,
+            cancel,
+            waits,
+            after,
+        } = self
             .store
             .write(move |tx| Box::pin(async move { plane.beat_in(tx, &name, beat, link).await }))
             .await?;
@@ -57,19 +72,14 @@ impl Plane {
         }
         Ok(BeatReply {
             cancel,
-            drain: row.standing != "active",
+            // What it was given before it was paused it still has to fetch.
+            drain: row.standing != "active" && !waits,
             beat_ms: 0,
             pool: row.pool,
         })
     }
 
-    async fn beat_in(
-        &self,
-        tx: &mut Tx,
-        name: &str,
-        beat: Beat,
-        link: Link,
-    ) -> Result<(WorkerRow, Vec<String>, After), GpuError> {
+    async fn beat_in(&self, tx: &mut Tx, name: &str, beat: Beat, link: Link) -> Result<Heard, GpuError> {
         const BEAT: &str = "UPDATE gpu_worker SET state = 'online', link = $2, trouble = $3, beats = beats + 1, last_beat = $4,
                 last_beat_at = $5
             WHERE name = $1";
@@ -91,6 +101,7 @@ impl Plane {
                 .bind(at)
         )?;
         let mut after = After::default();
+        let mut waits = false;
         if let Some((job, attempt)) = worker.slot() {
             let held = beat
                 .held
@@ -104,6 +115,7 @@ impl Plane {
                 // It holds what it is to hold no more; see below.
                 (_, Some(_)) => {}
                 (Some(row), None) if row.runs_on(name, attempt) => {
+                    waits = row.held == 0;
                     if self.misses(tx, row, &worker, &mut after).await? {
                         free_worker(tx, &mut worker).await?;
                     }
@@ -126,7 +138,12 @@ impl Plane {
         if seen(&before) != seen(&worker) {
             self.tell_worker(tx, &worker).await?;
         }
-        Ok((worker, cancel, after))
+        Ok(Heard {
+            row: worker,
+            cancel,
+            waits,
+            after,
+        })
     }
 
     /// The box holds the job that it was given.

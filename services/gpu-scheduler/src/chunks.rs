@@ -174,7 +174,7 @@ impl Plane {
             .bind(name)
             .fetch_optional(c)
             .await)?;
-        if matches!(link.ok_or(GpuError::UnknownWorker)?.as_str(), "" | "old")
+        if link.ok_or(GpuError::UnknownWorker)? == "old"
             && let Some(mut worker) = lock_worker(tx, name).await?
         {
             self.heard_old(tx, &mut worker).await?;

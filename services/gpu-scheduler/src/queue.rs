@@ -58,6 +58,10 @@ const INSERT: &str = "INSERT INTO gpu_job (id, seq, owner, machine, dedupe, stat
         time_s, memory_bytes, log_cap, artifact_cap, rerun, queued_at)
     VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
+/// How many go before a job. Their order is that of the index.
+pub(crate) const AHEAD: &str = "SELECT COUNT(*) FROM gpu_job
+    WHERE state = 'queued' AND pool = $1 AND (priority > $2 OR (priority = $2 AND seq < $3))";
+
 /// A checked job that is not in the queue yet.
 struct Wanted {
     dedupe: Option<String>,
@@ -229,8 +233,6 @@ impl Plane {
     }
 
     async fn with_place(&self, row: &JobRow) -> Result<Job, GpuError> {
-        const AHEAD: &str = "SELECT COUNT(*) FROM gpu_job
-            WHERE state = 'queued' AND pool = $1 AND (priority > $2 OR (priority = $2 AND seq < $3))";
         let ahead: i64 = if row.state == "queued" {
             reading!(&self.store, |c| sqlx::query_scalar(AHEAD)
                 .bind(&row.pool)

@@ -232,7 +232,7 @@ async fn what_ended_long_ago_is_gone_and_the_rest_stays() {
         replica.stop().await;
         // Whoever begins to prune looks at once.
         let replica = world.replica(&[]).await;
-        eventually(
+        let _gone = eventually(
             || world.ask::<GetJob>(&world.alice, &old.id),
             |job| job.as_ref().is_err_and(|fault| fault.is(Code::OpNotFound)),
         )

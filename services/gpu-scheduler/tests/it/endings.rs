@@ -26,14 +26,14 @@ async fn a_cancelled_job_is_told_to_its_box_until_it_holds_it_no_more() {
         let cancelled = world.ask::<CancelJob>(&world.alice, &first.id).await.unwrap();
         assert_eq!(cancelled.state, JobState::Cancelled);
         assert!(cancelled.finished_at.is_some());
-        assert_eq!(gx.told().await.cancel, [job.job.clone()]);
+        assert_eq!(gx.told().await.cancel, std::slice::from_ref(&job.job));
         let fault = world.ask::<CancelJob>(&world.alice, &first.id).await.unwrap_err();
         assert!(fault.is(Code::GpuJobTerminal), "{fault}");
 
         // Until the container is gone the box is busy, and it is told again.
         for _ in 0..2 {
             let reply = gx.beat(&[held(&job, Phase::Running)]).await.unwrap();
-            assert_eq!(reply.cancel, [job.job.clone()]);
+            assert_eq!(reply.cancel, std::slice::from_ref(&job.job));
             assert_eq!(world.job(third.id).await.state, JobState::Queued);
         }
         let ack = gx.log(&job.job, Some(0), b"too late").await.unwrap();
@@ -80,7 +80,7 @@ async fn a_job_cancelled_before_its_box_came_for_it_is_taken_back() {
     let mut job = gx.take().await;
     if id(&job) == first.id {
         let reply = gx.beat(&[held(&job, Phase::Assigned)]).await.unwrap();
-        assert_eq!(reply.cancel, [job.job.clone()]);
+        assert_eq!(reply.cancel, std::slice::from_ref(&job.job));
         job = gx.take().await;
     }
     assert_eq!(id(&job), second.id);

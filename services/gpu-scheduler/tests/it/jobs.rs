@@ -363,8 +363,13 @@ async fn a_paused_box_gets_nothing_and_a_draining_one_ends_what_it_has() {
     gx.beat(&[]).await.unwrap();
     assert_eq!(world.job(second.id).await.state, JobState::Queued);
     set(Standing::Active).await;
-    let job = gx.run().await;
+    // What it was given before it was paused again it is still to fetch.
+    set(Standing::Paused).await;
+    assert_eq!(world.job(second.id).await.state, JobState::Running);
+    assert!(!gx.beat(&[]).await.unwrap().drain);
+    let job = gx.take().await;
     assert_eq!(id(&job), second.id);
+    assert!(gx.beat(&[held(&job, Phase::Running)]).await.unwrap().drain);
     gx.finish(&job, 0).await.unwrap();
     assert_eq!(
         set(Standing::Draining).await.standing,

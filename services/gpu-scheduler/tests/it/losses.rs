@@ -48,7 +48,7 @@ async fn the_job_of_a_lost_box_fails_and_is_cancelled_when_it_comes_back() {
         assert_eq!(world.job(second.id).await.state, JobState::Queued);
 
         let reply = gx.beat(&[held(&job, Phase::Running)]).await.unwrap();
-        assert_eq!(reply.cancel, [job.job.clone()]);
+        assert_eq!(reply.cancel, std::slice::from_ref(&job.job));
         assert_eq!(world.job(first.id).await.state, JobState::Failed);
         assert_eq!(
             world.job(second.id).await.state,
@@ -98,7 +98,7 @@ async fn a_job_that_may_run_again_goes_to_another_box_and_its_log_goes_on() {
 
         // The first is back: nothing that it says about the job counts.
         let reply = first.beat(&[held(&given, Phase::Running)]).await.unwrap();
-        assert_eq!(reply.cancel, [given.job.clone()]);
+        assert_eq!(reply.cancel, std::slice::from_ref(&given.job));
         assert!(first.log(&given.job, Some(4), b"mine\n").await.unwrap().capped);
         assert!(!first.finish(&given, 1).await.unwrap().counted);
         assert_eq!(world.worker("gx1").await.job, None);

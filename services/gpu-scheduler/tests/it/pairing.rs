@@ -144,7 +144,7 @@ async fn an_unpaired_box_is_nobody_and_its_jobs_are_cancelled() {
             .await
             .unwrap();
         assert_eq!((unpaired.cancelled_jobs, unpaired.workers.len()), (1, 1));
-        assert_eq!(one.told().await.cancel, [job.job.clone()]);
+        assert_eq!(one.told().await.cancel, std::slice::from_ref(&job.job));
         let cancelled = world.job(first.id).await;
         assert_eq!(
             (cancelled.state, cancelled.error.as_deref()),
