@@ -42,6 +42,7 @@ const CHAPTERS: &[(&str, &[&str])] = &[
             "configuration",
             "operate",
             "node",
+            "gpu-box",
             "deploy",
             "runbooks",
             "log-reference",
