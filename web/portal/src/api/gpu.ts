@@ -4,7 +4,10 @@
  */
 import { ApiError, ask, open, type Call } from "./client";
 import { sentence } from "~/ui/format";
+import type { components } from "./schema";
 import { readEvents } from "./sse";
+
+type S = components["schemas"];
 
 export const JOB_STATES = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
 export type JobState = (typeof JOB_STATES)[number] | "unknown";
@@ -158,6 +161,20 @@ export interface UsageRow {
   completion_tokens: number;
   estimated: boolean;
 }
+
+/** Nothing that is read below may be missing from the API's own document. */
+type Documented<Ours, Theirs> = Exclude<keyof Ours, keyof Theirs> extends never ? true : never;
+export const DOCUMENTED: readonly [
+  Documented<Omit<Job, "owner_name">, S["GpuJobView"]>,
+  Documented<SubmitJob, S["SubmitBody"]>,
+  Documented<Worker, S["GpuWorkerView"]>,
+  Documented<Gpu, S["GpuView"]>,
+  Documented<Inference, S["InferenceView"]>,
+  Documented<GpuSettings, S["GpuSettingsView"]>,
+  Documented<Pairing, S["PairingView"]>,
+  Documented<Unpaired, S["UnpairedView"]>,
+  Documented<Omit<UsageRow, "user_name">, S["UsageView"]>,
+] = [true, true, true, true, true, true, true, true, true];
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -339,17 +356,17 @@ export const gpu = {
   job: (id: string) => call(jobPath(id), toJob),
   submit: (job: SubmitJob, key: string) => call("/api/gpu/jobs", toJob, { method: "POST", body: job, headers: { "Idempotency-Key": key } }),
   cancel: (id: string) => call(`${jobPath(id)}/cancel`, toJob, { method: "POST" }),
-  prioritize: (id: string, priority: number) => call(jobPath(id), toJob, { method: "PATCH", body: { priority } }),
+  prioritize: (id: string, priority: number) => call(jobPath(id), toJob, { method: "PATCH", body: { priority } satisfies S["PrioritizeBody"] }),
 
   workers: () => call("/api/gpu/workers", (value) => list(value, toWorker)),
-  setWorker: (id: string, change: { standing?: Standing; pool?: string }) => call(workerPath(id), toWorker, { method: "PATCH", body: change }),
+  setWorker: (id: string, change: { standing?: Standing; pool?: string }) => call(workerPath(id), toWorker, { method: "PATCH", body: change satisfies S["WorkerBody"] }),
   unpair: (id: string) => call(workerPath(id), toUnpaired, { method: "DELETE" }),
 
   inference: () => call("/api/gpu/inference", toInference),
   usage: (days: number, everybody: boolean) => call("/api/gpu/usage", (value) => list(value, toUsage), { query: { days, all: everybody ? true : undefined } }),
 
   settings: () => call("/api/settings/gpu", toSettings),
-  saveSettings: (change: ChangeSettings) => call("/api/settings/gpu", toSettings, { method: "PUT", body: change }),
+  saveSettings: (change: ChangeSettings) => call("/api/settings/gpu", toSettings, { method: "PUT", body: change satisfies S["GpuSettingsBody"] }),
   pair: () => call("/api/settings/gpu/pairing", toPairing, { method: "POST" }),
   rotate: (worker: string) => call(`/api/settings/gpu/workers/${encodeURIComponent(worker)}/rotate`, toPairing, { method: "POST" }),
 };

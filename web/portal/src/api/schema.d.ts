@@ -220,6 +220,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/deployment": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Everybody on the bus: instances with their versions, streams with what waits in them, leases. */
+        get: operations["get_deployment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/docs": {
         parameters: {
             query?: never;
@@ -281,7 +298,7 @@ export interface paths {
         /**
          * What happens, as it happens.
          * @description Events: `operation` (an operation's state), `machine` (`{kind, vm}`), `address` (a row of the pool, for administrators),
-         *     `node`, `sandbox`, `service`, `session` (the resource with its `tenant`, or `removed`), and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
+         *     `node`, `sandbox`, `service`, `session` (the resource with its `tenant`, or `removed`), `gpu_job`, `gpu_worker` (for administrators), `gpu_settings`, and `reset` (something was missed: read everything again). A comment every 15 seconds shows that the stream lives.
          *     With `Last-Event-ID` it begins after that event, if that is still known.
          */
         get: operations["events"];
@@ -291,6 +308,369 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/inference": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The inference endpoint: whether it answers, and which models it has. */
+        get: operations["gpu_inference"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/install.sh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The script that makes a box a worker.
+         * @description It carries the pairing token and the digest of everything that it fetches.
+         */
+        get: operations["gpu_installer"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The caller's jobs, or everybody's for administrators.
+         * @description Queued ones first, in the order in which they will run, then the newest. The token of a machine sees the jobs of
+         *     that machine. With `Accept: text/plain` the answer is a table.
+         */
+        get: operations["list_gpu_jobs"];
+        put?: never;
+        /**
+         * Submits a job.
+         * @description It runs when a box of its pool is free, in the order of submission. A repeat with the same `Idempotency-Key` gives
+         *     the same job. With `Accept: text/plain` the answer is its id.
+         */
+        post: operations["submit_gpu_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/jobs/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One job.
+         * @description With `Accept: text/plain` the answer is one line for each fact.
+         */
+        get: operations["get_gpu_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Changes the place of a queued job. */
+        patch: operations["prioritize_gpu_job"];
+        trace?: never;
+    };
+    "/api/gpu/jobs/{id}/artifact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a job left in its folder for artifacts, as `.tar.gz`. */
+        get: operations["gpu_job_artifact"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/jobs/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancels a job that has not ended.
+         * @description A running one is stopped: its container is gone within seconds. With `Accept: text/plain` the answer is one line
+         *     for each fact.
+         */
+        post: operations["cancel_gpu_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/jobs/{id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a job has printed: both of its outputs, in the order in which they came.
+         * @description Answers with the bytes. `Nimbus-Log-End` says how many there are, `Nimbus-Job-State` where the job stands, and
+         *     `Nimbus-Log-Truncated: true` that more was printed than is kept. With `follow=true` it is a stream of events: `log`
+         *     with `{offset, text}`, or `{offset, base64}` where the bytes are no text, and `state`; a client that comes back with
+         *     `Last-Event-ID` misses nothing.
+         */
+        get: operations["gpu_job_log"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/register": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes a box a worker, in exchange for a pairing token.
+         * @description The token is used up by it. The credentials in the answer are shown this once. With `Accept: text/plain` the answer
+         *     is lines of `KEY=VALUE`: `WORKER_ID`, `WORKER_TOKEN`, `BASE_URL`, `INFERENCE_API_KEY`, and where the bus can be reached
+         *     `BUS_URL`, `BUS_CREDENTIALS_B64` and perhaps `BUS_CA_B64`.
+         */
+        post: operations["register_gpu_box"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/scripts/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A file that the installer fetches: a script, or the worker for a processor. */
+        get: operations["gpu_script"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the caller used of models, by day and model. */
+        get: operations["gpu_usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/v1/{path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The OpenAI API: models, chat completions, completions, embeddings and responses.
+         * @description Give clients of that API `/api/gpu/v1` as their base URL and a personal access token, or the token of a machine, as
+         *     their key. Requests and answers are passed on as they are, event streams too.
+         */
+        get: operations["openai.get"];
+        put?: never;
+        /**
+         * The OpenAI API: models, chat completions, completions, embeddings and responses.
+         * @description Give clients of that API `/api/gpu/v1` as their base URL and a personal access token, or the token of a machine, as
+         *     their key. Requests and answers are passed on as they are, event streams too.
+         */
+        post: operations["openai.post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/worker/beat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A worker's sign of life.
+         * @description The answer says what to stop and when to come again.
+         */
+        post: operations["gpu_worker_beat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/worker/claim": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The next job of a worker.
+         * @description Waits for one, and answers 204 when there is none. A worker that knows the protocol says so with `Nimbus-Protocol: 1`
+         *     and is given an assignment; others get `{id, image, command, env}`.
+         */
+        post: operations["gpu_worker_claim"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/worker/jobs/{id}/artifact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A piece of what a job left, as `.tar.gz`. */
+        post: operations["gpu_worker_artifact"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/worker/jobs/{id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A piece of a job's log.
+         * @description With `Nimbus-Offset` the answer says how much of the log is here; without, as older workers send it, it is put at the end.
+         */
+        post: operations["gpu_worker_log"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/worker/jobs/{id}/status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The end of a job.
+         * @description `outcome` tells everything; older workers leave it out, and get 204.
+         */
+        post: operations["gpu_worker_status"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/workers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The boxes that run jobs.
+         * @description Where they are and what they run is for administrators.
+         */
+        get: operations["list_gpu_workers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gpu/workers/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Forgets a box. What it runs is cancelled. */
+        delete: operations["unpair_gpu_worker"];
+        options?: never;
+        head?: never;
+        /** Pauses, drains or resumes a box, or moves it to another pool. */
+        patch: operations["change_gpu_worker"];
         trace?: never;
     };
     "/api/health": {
@@ -321,6 +701,46 @@ export interface paths {
         get: operations["hosts.list"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/hosts/join": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lets a host join: its agent gets a credential for the bus in exchange for a join token.
+         * @description The token is the bearer credential, and good no more afterwards.
+         */
+        post: operations["join_host"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/hosts/join-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes a token with which one host can join within a quarter of an hour.
+         * @description Refused with 409 where the bus cannot be reached from other hosts.
+         */
+        post: operations["create_join_token"];
         delete?: never;
         options?: never;
         head?: never;
@@ -783,6 +1203,81 @@ export interface paths {
          * @description For browsers, which cannot send a header with it. Good once, within 60 seconds.
          */
         post: operations["sessions.ticket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/settings/gpu": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How GPUs are set up. */
+        get: operations["get_gpu_settings"];
+        /** Changes how GPUs are set up. */
+        put: operations["put_gpu_settings"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/settings/gpu/pairing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The line that makes a box a worker.
+         * @description It is good for five minutes and for one box; a newer one ends it.
+         */
+        post: operations["pair_gpu_box"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/settings/gpu/unpair": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Forgets one box, or all.
+         * @description What they run is cancelled; without any box left, what is queued, too.
+         */
+        post: operations["unpair_gpu"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/settings/gpu/workers/{id}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The line that gives a box new credentials; the old ones end when it is used. */
+        post: operations["rotate_gpu_worker"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2077,6 +2572,15 @@ export interface components {
             /** @enum {string} */
             kind: "redacted";
         };
+        /** @description How a box reaches the bus. */
+        BusAccessView: {
+            /** @description Its address. */
+            url: string;
+            /** @description Certificate authority of the server, PEM; null for those that everybody trusts. */
+            ca_pem?: string | null;
+            /** @description Text of a NATS credentials file. */
+            credentials: string;
+        };
         /** @description The table of capabilities, for this installation. */
         CapabilitiesView: {
             /** @description The version of this server. */
@@ -2486,6 +2990,253 @@ export interface components {
             };
         };
         /** @description A success. */
+        Data_DeploymentView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description Everybody on the bus, and how the bus stands. */
+            data: {
+                /** @description Version of the gateway that answers. */
+                version: string;
+                /** @description Whether every service has an instance and all of them run the same version. */
+                healthy: boolean;
+                /** @description What is wrong, in sentences. */
+                problems: string[];
+                /** @description Instances, by service. */
+                instances: components["schemas"]["InstanceView"][];
+                /** @description Streams of the bus. */
+                streams: components["schemas"]["StreamView"][];
+                /** @description Leases that are held: who does what only one may do. */
+                leases: components["schemas"]["LeaseView"][];
+            };
+        };
+        /** @description A success. */
+        Data_GpuJobView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description A job. */
+            data: {
+                /** @description Its id, `job_…`. */
+                id: string;
+                /** @description Who submitted it. */
+                owner_id: string;
+                /** @description The machine it was submitted from or for, `vm_…`. */
+                vm_id?: string | null;
+                /** @description `queued`, `running`, `succeeded`, `failed` or `cancelled`. */
+                state: string;
+                /** @description How far its box is with it: `assigned`, `pulling`, `running` or `ending`. */
+                phase?: string | null;
+                /** @description The same in words. */
+                phase_note?: string | null;
+                /** @description Reference of its image. */
+                image: string;
+                command?: components["schemas"]["CommandView"] | null;
+                /** @description Its own environment; left out of events. */
+                env?: {
+                    [key: string]: string;
+                } | null;
+                /** @description Volumes of the box that it sees. */
+                datasets: components["schemas"]["DatasetView"][];
+                /** @description Boxes that may run it. */
+                pool: string;
+                /**
+                 * Format: int32
+                 * @description Higher goes first.
+                 */
+                priority: number;
+                /** @description Whether it runs again when its box is lost. */
+                rerun: boolean;
+                /**
+                 * Format: int32
+                 * @description How often it was given to a box.
+                 */
+                attempt: number;
+                /** @description The box that has or had it. */
+                worker_id?: string | null;
+                /**
+                 * Format: int64
+                 * @description How many jobs of its pool go before it, while it is queued.
+                 */
+                ahead: number;
+                /**
+                 * Format: int64
+                 * @description How long it may run.
+                 */
+                time_limit_seconds: number;
+                /**
+                 * Format: int64
+                 * @description Bytes of memory it may use; null for what the box has.
+                 */
+                memory_bytes?: number | null;
+                /**
+                 * Format: int32
+                 * @description Exit code of its first process; -1 when it never ran.
+                 */
+                exit_code?: number | null;
+                /** @description Code of the error catalogue when it failed by more than its exit code. */
+                error_code?: string | null;
+                /** @description Why it failed. */
+                error_msg?: string | null;
+                /**
+                 * Format: int64
+                 * @description Bytes of its log that are kept.
+                 */
+                log_end: number;
+                /**
+                 * Format: int64
+                 * @description Bytes that it printed.
+                 */
+                log_bytes: number;
+                /** @description Whether it printed more than is kept. */
+                log_truncated: boolean;
+                /**
+                 * Format: int64
+                 * @description Size of what it left, as `.tar.gz`.
+                 */
+                artifact_bytes?: number | null;
+                /** @description SHA-256 of that. */
+                artifact_sha256?: string | null;
+                /** @description Why there is nothing although it left something. */
+                artifact_note?: string | null;
+                /** @description When it was submitted. */
+                queued_at: components["schemas"]["Timestamp"];
+                started_at?: components["schemas"]["Timestamp"] | null;
+                finished_at?: components["schemas"]["Timestamp"] | null;
+            };
+        };
+        /** @description A success. */
+        Data_GpuSettingsView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description How GPUs are set up. */
+            data: {
+                /** @description Whether people may use them. */
+                enabled: boolean;
+                /** @description The inference endpoint, without `/v1`; empty when there is none. */
+                base_url: string;
+                /** @description The model it serves. */
+                inference_model: string;
+                /** @description Whether a box is paired or an endpoint is set. */
+                configured: boolean;
+                /**
+                 * Format: int32
+                 * @description Jobs that a member may have queued and running.
+                 */
+                job_quota: number;
+                /** @description The boxes that are paired. */
+                workers: string[];
+                /** @description The one that was paired last. */
+                gx10_hostname?: string | null;
+            };
+        };
+        /** @description A success. */
+        Data_GpuWorkerView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description A box that runs jobs. */
+            data: {
+                /** @description Its name. */
+                id: string;
+                /** @description Whose jobs it runs. */
+                pool: string;
+                /** @description Whether it is heard: `online`, `silent`, `lost`, or `new` before the first time. */
+                state: string;
+                /** @description Whether it shall take jobs: `active`, `paused` or `draining`. */
+                standing: string;
+                /** @description Whether it has a job. */
+                busy: boolean;
+                /** @description What it runs; for administrators. */
+                job_id?: string | null;
+                /** @description Why it cannot take jobs now. */
+                trouble?: string | null;
+                /** @description Its address; for administrators. */
+                address?: string | null;
+                /** @description Its inference endpoint; for administrators. */
+                base_url?: string | null;
+                /** @description The model it serves. */
+                model?: string | null;
+                /** @description Its GPUs. */
+                gpus: components["schemas"]["GpuView"][];
+                /** @description Such as `aarch64`. */
+                arch?: string | null;
+                /**
+                 * Format: int32
+                 * @description Its processors.
+                 */
+                cpus?: number | null;
+                /**
+                 * Format: int64
+                 * @description Bytes of its memory.
+                 */
+                memory_bytes?: number | null;
+                /**
+                 * Format: int64
+                 * @description Bytes free where its engine keeps its data.
+                 */
+                disk_free_bytes?: number | null;
+                /** @description Version of the worker on it. */
+                version?: string | null;
+                /** @description How it reaches Nimbus: `nats` or `http`. */
+                link?: string | null;
+                seen_at?: components["schemas"]["Timestamp"] | null;
+                /** @description When it was paired. */
+                paired_at: components["schemas"]["Timestamp"];
+            };
+        };
+        /** @description A success. */
+        Data_InferenceView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description The inference endpoint. */
+            data: {
+                /** @description Whether GPUs may be used. */
+                enabled: boolean;
+                /** @description What to give clients of the OpenAI API as their base URL. */
+                base_url: string;
+                /** @description `up`, `down` or `unconfigured`. */
+                status: string;
+                /** @description The model to ask for. */
+                model?: string | null;
+                /** @description What the endpoint says it serves. */
+                models: string[];
+                checked_at?: components["schemas"]["Timestamp"] | null;
+            };
+        };
+        /** @description A success. */
+        Data_JoinTokenView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description A token with which a host can join. */
+            data: {
+                /**
+                 * @description Good for one host.
+                 * @example nimbus_jt_4f…
+                 */
+                token: string;
+                /**
+                 * Format: int32
+                 * @description How long it is good.
+                 */
+                expires_in_seconds: number;
+            };
+        };
+        /** @description A success. */
+        Data_JoinedView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description How a host reaches the bus. */
+            data: {
+                /**
+                 * @description Address of the bus.
+                 * @example tls://nimbus.example.org:4222
+                 */
+                bus_url: string;
+                /** @description Certificate authority of the bus, PEM; none when everybody trusts it. */
+                bus_ca_pem?: string | null;
+                /** @description Text of a NATS credentials file. Whoever has it is this host. */
+                bus_credentials: string;
+            };
+        };
+        /** @description A success. */
         Data_MachineReconcileView: {
             /** @description Always true. */
             success: boolean;
@@ -2632,6 +3383,26 @@ export interface components {
             };
         };
         /** @description A success. */
+        Data_PairingView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description What an administrator pastes on a box. */
+            data: {
+                /** @description The token, good for one box. */
+                token: string;
+                /**
+                 * Format: int32
+                 * @description How long it is good.
+                 */
+                expires_in_seconds: number;
+                /**
+                 * @description The line to paste on the box.
+                 * @example curl -fsSL "https://nimbus.example.org/api/gpu/install.sh?token=…" | sudo bash
+                 */
+                curl: string;
+            };
+        };
+        /** @description A success. */
         Data_PlacementView: {
             /** @description Always true. */
             success: boolean;
@@ -2760,6 +3531,23 @@ export interface components {
             };
         };
         /** @description A success. */
+        Data_UnpairedView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description What was forgotten. */
+            data: {
+                /**
+                 * Format: int32
+                 * @description Jobs that were cancelled.
+                 */
+                cancelled_jobs: number;
+                /** @description The boxes. */
+                workers: string[];
+                /** @description The line that removes everything from a box. */
+                cleanup_cmd: string;
+            };
+        };
+        /** @description A success. */
         Data_UserView: {
             /** @description Always true. */
             success: boolean;
@@ -2803,6 +3591,59 @@ export interface components {
                 missed_cycles: number;
                 /** @description Whether it lies outside the pool's present range. */
                 stranded: boolean;
+            }[];
+        };
+        /** @description A success. */
+        Data_Vec_GpuWorkerView: {
+            /** @description Always true. */
+            success: boolean;
+            data: {
+                /** @description Its name. */
+                id: string;
+                /** @description Whose jobs it runs. */
+                pool: string;
+                /** @description Whether it is heard: `online`, `silent`, `lost`, or `new` before the first time. */
+                state: string;
+                /** @description Whether it shall take jobs: `active`, `paused` or `draining`. */
+                standing: string;
+                /** @description Whether it has a job. */
+                busy: boolean;
+                /** @description What it runs; for administrators. */
+                job_id?: string | null;
+                /** @description Why it cannot take jobs now. */
+                trouble?: string | null;
+                /** @description Its address; for administrators. */
+                address?: string | null;
+                /** @description Its inference endpoint; for administrators. */
+                base_url?: string | null;
+                /** @description The model it serves. */
+                model?: string | null;
+                /** @description Its GPUs. */
+                gpus: components["schemas"]["GpuView"][];
+                /** @description Such as `aarch64`. */
+                arch?: string | null;
+                /**
+                 * Format: int32
+                 * @description Its processors.
+                 */
+                cpus?: number | null;
+                /**
+                 * Format: int64
+                 * @description Bytes of its memory.
+                 */
+                memory_bytes?: number | null;
+                /**
+                 * Format: int64
+                 * @description Bytes free where its engine keeps its data.
+                 */
+                disk_free_bytes?: number | null;
+                /** @description Version of the worker on it. */
+                version?: string | null;
+                /** @description How it reaches Nimbus: `nats` or `http`. */
+                link?: string | null;
+                seen_at?: components["schemas"]["Timestamp"] | null;
+                /** @description When it was paired. */
+                paired_at: components["schemas"]["Timestamp"];
             }[];
         };
         /** @description A success. */
@@ -3026,6 +3867,61 @@ export interface components {
                 /** @description How many spans are kept. */
                 spans: number;
             }[];
+        };
+        /** @description A success. */
+        Data_Vec_UsageView: {
+            /** @description Always true. */
+            success: boolean;
+            data: {
+                /**
+                 * @description The day in UTC.
+                 * @example 2026-06-10
+                 */
+                day: string;
+                /** @description Who, `usr_…`. */
+                user_id: string;
+                /** @description Which model. */
+                model: string;
+                /**
+                 * Format: int64
+                 * @description How many requests.
+                 */
+                requests: number;
+                /**
+                 * Format: int64
+                 * @description Tokens they sent.
+                 */
+                prompt_tokens: number;
+                /**
+                 * Format: int64
+                 * @description Tokens they got.
+                 */
+                completion_tokens: number;
+                /** @description Whether some of it was counted by the pieces of streams, because the endpoint told no usage. */
+                estimated: boolean;
+            }[];
+        };
+        /** @description A volume of the box that a job sees at `/datasets/<name>`. */
+        DatasetView: {
+            /** @description Its name. */
+            name: string;
+            /** @description Whether the job may write to it. */
+            writable?: boolean;
+        };
+        /** @description Everybody on the bus, and how the bus stands. */
+        DeploymentView: {
+            /** @description Version of the gateway that answers. */
+            version: string;
+            /** @description Whether every service has an instance and all of them run the same version. */
+            healthy: boolean;
+            /** @description What is wrong, in sentences. */
+            problems: string[];
+            /** @description Instances, by service. */
+            instances: components["schemas"]["InstanceView"][];
+            /** @description Streams of the bus. */
+            streams: components["schemas"]["StreamView"][];
+            /** @description Leases that are held: who does what only one may do. */
+            leases: components["schemas"]["LeaseView"][];
         };
         /** @description What may go out; everything else is denied. */
         EgressView: {
@@ -3267,6 +4163,212 @@ export interface components {
             /** @enum {string} */
             kind: "error";
         };
+        /** @description A job. */
+        GpuJobView: {
+            /** @description Its id, `job_…`. */
+            id: string;
+            /** @description Who submitted it. */
+            owner_id: string;
+            /** @description The machine it was submitted from or for, `vm_…`. */
+            vm_id?: string | null;
+            /** @description `queued`, `running`, `succeeded`, `failed` or `cancelled`. */
+            state: string;
+            /** @description How far its box is with it: `assigned`, `pulling`, `running` or `ending`. */
+            phase?: string | null;
+            /** @description The same in words. */
+            phase_note?: string | null;
+            /** @description Reference of its image. */
+            image: string;
+            command?: components["schemas"]["CommandView"] | null;
+            /** @description Its own environment; left out of events. */
+            env?: {
+                [key: string]: string;
+            } | null;
+            /** @description Volumes of the box that it sees. */
+            datasets: components["schemas"]["DatasetView"][];
+            /** @description Boxes that may run it. */
+            pool: string;
+            /**
+             * Format: int32
+             * @description Higher goes first.
+             */
+            priority: number;
+            /** @description Whether it runs again when its box is lost. */
+            rerun: boolean;
+            /**
+             * Format: int32
+             * @description How often it was given to a box.
+             */
+            attempt: number;
+            /** @description The box that has or had it. */
+            worker_id?: string | null;
+            /**
+             * Format: int64
+             * @description How many jobs of its pool go before it, while it is queued.
+             */
+            ahead: number;
+            /**
+             * Format: int64
+             * @description How long it may run.
+             */
+            time_limit_seconds: number;
+            /**
+             * Format: int64
+             * @description Bytes of memory it may use; null for what the box has.
+             */
+            memory_bytes?: number | null;
+            /**
+             * Format: int32
+             * @description Exit code of its first process; -1 when it never ran.
+             */
+            exit_code?: number | null;
+            /** @description Code of the error catalogue when it failed by more than its exit code. */
+            error_code?: string | null;
+            /** @description Why it failed. */
+            error_msg?: string | null;
+            /**
+             * Format: int64
+             * @description Bytes of its log that are kept.
+             */
+            log_end: number;
+            /**
+             * Format: int64
+             * @description Bytes that it printed.
+             */
+            log_bytes: number;
+            /** @description Whether it printed more than is kept. */
+            log_truncated: boolean;
+            /**
+             * Format: int64
+             * @description Size of what it left, as `.tar.gz`.
+             */
+            artifact_bytes?: number | null;
+            /** @description SHA-256 of that. */
+            artifact_sha256?: string | null;
+            /** @description Why there is nothing although it left something. */
+            artifact_note?: string | null;
+            /** @description When it was submitted. */
+            queued_at: components["schemas"]["Timestamp"];
+            started_at?: components["schemas"]["Timestamp"] | null;
+            finished_at?: components["schemas"]["Timestamp"] | null;
+        };
+        /** @description Changes how GPUs are set up. */
+        GpuSettingsBody: {
+            /** @description Whether people may use them. */
+            enabled: boolean;
+            /** @description The inference endpoint, without `/v1`; empty for none. */
+            base_url: string;
+            /** @description The model it serves. */
+            inference_model: string;
+            /** @description The key that the endpoint asks for; it is kept sealed and never shown. */
+            api_key?: string | null;
+            /**
+             * Format: int32
+             * @description Jobs that a member may have queued and running.
+             */
+            job_quota?: number | null;
+        };
+        /** @description How GPUs are set up. */
+        GpuSettingsView: {
+            /** @description Whether people may use them. */
+            enabled: boolean;
+            /** @description The inference endpoint, without `/v1`; empty when there is none. */
+            base_url: string;
+            /** @description The model it serves. */
+            inference_model: string;
+            /** @description Whether a box is paired or an endpoint is set. */
+            configured: boolean;
+            /**
+             * Format: int32
+             * @description Jobs that a member may have queued and running.
+             */
+            job_quota: number;
+            /** @description The boxes that are paired. */
+            workers: string[];
+            /** @description The one that was paired last. */
+            gx10_hostname?: string | null;
+        };
+        /** @description One GPU of a box. */
+        GpuView: {
+            /** @description Such as `NVIDIA GB10`. */
+            name: string;
+            /** @description The driver's version. */
+            driver: string;
+            /**
+             * Format: int64
+             * @description Bytes of its memory; 0 where it shares the box' own.
+             */
+            memory_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of it in use.
+             */
+            memory_used_bytes?: number | null;
+            /**
+             * Format: float
+             * @description Percent of the time that it computes.
+             */
+            utilisation_percent?: number | null;
+            /**
+             * Format: float
+             * @description Degrees Celsius.
+             */
+            temperature_celsius?: number | null;
+            /**
+             * Format: float
+             * @description Watts.
+             */
+            power_watts?: number | null;
+        };
+        /** @description A box that runs jobs. */
+        GpuWorkerView: {
+            /** @description Its name. */
+            id: string;
+            /** @description Whose jobs it runs. */
+            pool: string;
+            /** @description Whether it is heard: `online`, `silent`, `lost`, or `new` before the first time. */
+            state: string;
+            /** @description Whether it shall take jobs: `active`, `paused` or `draining`. */
+            standing: string;
+            /** @description Whether it has a job. */
+            busy: boolean;
+            /** @description What it runs; for administrators. */
+            job_id?: string | null;
+            /** @description Why it cannot take jobs now. */
+            trouble?: string | null;
+            /** @description Its address; for administrators. */
+            address?: string | null;
+            /** @description Its inference endpoint; for administrators. */
+            base_url?: string | null;
+            /** @description The model it serves. */
+            model?: string | null;
+            /** @description Its GPUs. */
+            gpus: components["schemas"]["GpuView"][];
+            /** @description Such as `aarch64`. */
+            arch?: string | null;
+            /**
+             * Format: int32
+             * @description Its processors.
+             */
+            cpus?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of its memory.
+             */
+            memory_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes free where its engine keeps its data.
+             */
+            disk_free_bytes?: number | null;
+            /** @description Version of the worker on it. */
+            version?: string | null;
+            /** @description How it reaches Nimbus: `nats` or `http`. */
+            link?: string | null;
+            seen_at?: components["schemas"]["Timestamp"] | null;
+            /** @description When it was paired. */
+            paired_at: components["schemas"]["Timestamp"];
+        };
         /** @description What a key may do in its tenant. */
         GrantView: {
             /** @description What may be done: `services.list`, `sandboxes.exec` and so on, or `*` for everything. */
@@ -3380,6 +4482,20 @@ export interface components {
             /** @description Warm containers that wait. */
             warm: components["schemas"]["WarmView"][];
         };
+        /** @description The inference endpoint. */
+        InferenceView: {
+            /** @description Whether GPUs may be used. */
+            enabled: boolean;
+            /** @description What to give clients of the OpenAI API as their base URL. */
+            base_url: string;
+            /** @description `up`, `down` or `unconfigured`. */
+            status: string;
+            /** @description The model to ask for. */
+            model?: string | null;
+            /** @description What the endpoint says it serves. */
+            models: string[];
+            checked_at?: components["schemas"]["Timestamp"] | null;
+        };
         /** @description Input of a command. */
         InputBody: {
             /**
@@ -3403,6 +4519,34 @@ export interface components {
              * @description How much input the command has taken in all.
              */
             accepted: number;
+        };
+        /** @description One instance of a service. */
+        InstanceView: {
+            /** @description Its service, as it is called on the bus. */
+            service: string;
+            /** @description Its id, new with each start. */
+            id: string;
+            /** @description Its version. */
+            version: string;
+            /** @description Host it runs on. */
+            host?: string | null;
+            /**
+             * Format: int32
+             * @description Process id there.
+             */
+            pid?: number | null;
+            /** @description When it started. */
+            started_at: string;
+            /**
+             * Format: int64
+             * @description Requests it answered since.
+             */
+            requests: number;
+            /**
+             * Format: int64
+             * @description How many of them with an error.
+             */
+            errors: number;
         };
         /**
          * @description What isolates a sandbox from its host.
@@ -3526,6 +4670,55 @@ export interface components {
                 /** @description Active sandboxes that mount it. */
                 usedBy: string[];
             }[];
+        };
+        /** @description A host that joins. */
+        JoinBody: {
+            /**
+             * @description Its name, one DNS label.
+             * @example host-b
+             */
+            host: string;
+        };
+        /** @description Asks for a token with which a host can join. */
+        JoinTokenBody: {
+            /**
+             * @description The only host that may use it; any when absent.
+             * @example host-b
+             */
+            host?: string | null;
+        };
+        /** @description A token with which a host can join. */
+        JoinTokenView: {
+            /**
+             * @description Good for one host.
+             * @example nimbus_jt_4f…
+             */
+            token: string;
+            /**
+             * Format: int32
+             * @description How long it is good.
+             */
+            expires_in_seconds: number;
+        };
+        /** @description How a host reaches the bus. */
+        JoinedView: {
+            /**
+             * @description Address of the bus.
+             * @example tls://nimbus.example.org:4222
+             */
+            bus_url: string;
+            /** @description Certificate authority of the bus, PEM; none when everybody trusts it. */
+            bus_ca_pem?: string | null;
+            /** @description Text of a NATS credentials file. Whoever has it is this host. */
+            bus_credentials: string;
+        };
+        /** @description One lease. */
+        LeaseView: {
+            /** @description What it is for. */
+            name: string;
+            /** @description Name on the bus of who holds it. */
+            holder: string;
+            renewed_at?: components["schemas"]["Timestamp"] | null;
         };
         /** @description When a sandbox is restarted and how it is stopped. */
         LifecycleBody: {
@@ -3857,6 +5050,27 @@ export interface components {
             /** @description Always true. */
             ok: boolean;
         };
+        /** @description A failure as clients of the OpenAI API expect it. */
+        OpenAiEnvelope: {
+            /** @description What went wrong. */
+            error: components["schemas"]["OpenAiError"];
+        };
+        /** @description What went wrong, in the words of the OpenAI API. */
+        OpenAiError: {
+            /** @description For people. */
+            message: string;
+            /**
+             * @description What kind of failure it is.
+             * @example invalid_request_error
+             */
+            type: string;
+            /** @description The field that is wrong, if it is one. */
+            param?: string | null;
+            /** @description The code of the catalogue, `GET /api/errors`. */
+            code: string;
+            /** @description To find the request in the server's log. */
+            requestId: string;
+        };
         /** @description A session to be opened. */
         OpenSessionBody: {
             /** @description The tenant. */
@@ -3969,6 +5183,102 @@ export interface components {
             kind: "standalone";
         };
         /** @description One page of a list. */
+        Page_GpuJobView: {
+            /** @description Always true. */
+            success: boolean;
+            /** @description The entries of this page. */
+            data: {
+                /** @description Its id, `job_…`. */
+                id: string;
+                /** @description Who submitted it. */
+                owner_id: string;
+                /** @description The machine it was submitted from or for, `vm_…`. */
+                vm_id?: string | null;
+                /** @description `queued`, `running`, `succeeded`, `failed` or `cancelled`. */
+                state: string;
+                /** @description How far its box is with it: `assigned`, `pulling`, `running` or `ending`. */
+                phase?: string | null;
+                /** @description The same in words. */
+                phase_note?: string | null;
+                /** @description Reference of its image. */
+                image: string;
+                command?: components["schemas"]["CommandView"] | null;
+                /** @description Its own environment; left out of events. */
+                env?: {
+                    [key: string]: string;
+                } | null;
+                /** @description Volumes of the box that it sees. */
+                datasets: components["schemas"]["DatasetView"][];
+                /** @description Boxes that may run it. */
+                pool: string;
+                /**
+                 * Format: int32
+                 * @description Higher goes first.
+                 */
+                priority: number;
+                /** @description Whether it runs again when its box is lost. */
+                rerun: boolean;
+                /**
+                 * Format: int32
+                 * @description How often it was given to a box.
+                 */
+                attempt: number;
+                /** @description The box that has or had it. */
+                worker_id?: string | null;
+                /**
+                 * Format: int64
+                 * @description How many jobs of its pool go before it, while it is queued.
+                 */
+                ahead: number;
+                /**
+                 * Format: int64
+                 * @description How long it may run.
+                 */
+                time_limit_seconds: number;
+                /**
+                 * Format: int64
+                 * @description Bytes of memory it may use; null for what the box has.
+                 */
+                memory_bytes?: number | null;
+                /**
+                 * Format: int32
+                 * @description Exit code of its first process; -1 when it never ran.
+                 */
+                exit_code?: number | null;
+                /** @description Code of the error catalogue when it failed by more than its exit code. */
+                error_code?: string | null;
+                /** @description Why it failed. */
+                error_msg?: string | null;
+                /**
+                 * Format: int64
+                 * @description Bytes of its log that are kept.
+                 */
+                log_end: number;
+                /**
+                 * Format: int64
+                 * @description Bytes that it printed.
+                 */
+                log_bytes: number;
+                /** @description Whether it printed more than is kept. */
+                log_truncated: boolean;
+                /**
+                 * Format: int64
+                 * @description Size of what it left, as `.tar.gz`.
+                 */
+                artifact_bytes?: number | null;
+                /** @description SHA-256 of that. */
+                artifact_sha256?: string | null;
+                /** @description Why there is nothing although it left something. */
+                artifact_note?: string | null;
+                /** @description When it was submitted. */
+                queued_at: components["schemas"]["Timestamp"];
+                started_at?: components["schemas"]["Timestamp"] | null;
+                finished_at?: components["schemas"]["Timestamp"] | null;
+            }[];
+            /** @description What to give as `cursor` for the next page; null on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_MachineView: {
             /** @description Always true. */
             success: boolean;
@@ -4017,6 +5327,21 @@ export interface components {
             }[];
             /** @description What to give as `cursor` for the next page; null on the last one. */
             next_cursor?: string | null;
+        };
+        /** @description What an administrator pastes on a box. */
+        PairingView: {
+            /** @description The token, good for one box. */
+            token: string;
+            /**
+             * Format: int32
+             * @description How long it is good.
+             */
+            expires_in_seconds: number;
+            /**
+             * @description The line to paste on the box.
+             * @example curl -fsSL "https://nimbus.example.org/api/gpu/install.sh?token=…" | sudo bash
+             */
+            curl: string;
         };
         /** @description Changes the caller's password. */
         PasswordBody: {
@@ -4100,6 +5425,14 @@ export interface components {
             url: string;
             /** @description When it stops working. */
             expiresAt: components["schemas"]["Timestamp"];
+        };
+        /** @description Changes the place of a queued job. */
+        PrioritizeBody: {
+            /**
+             * Format: int32
+             * @description Higher goes first.
+             */
+            priority: number;
         };
         /** @description The private half of a generated key. */
         PrivateKeyView: {
@@ -4275,6 +5608,34 @@ export interface components {
              * @description At least 8 characters.
              */
             password: string;
+        };
+        /** @description What a box that was paired is given, this once. */
+        RegisteredView: {
+            /** @description Its name. */
+            worker_id: string;
+            /** @description What it shows over HTTP as a bearer token. */
+            worker_token: string;
+            /** @description Its inference endpoint. */
+            base_url: string;
+            /** @description The key that the endpoint must ask for. */
+            inference_api_key: string;
+            bus?: components["schemas"]["BusAccessView"] | null;
+        };
+        /** @description A box that wants to become a worker. */
+        RegistrationBody: {
+            /** @description What the administrator was shown. */
+            pairing_token: string;
+            /** @description The box' name. */
+            hostname: string;
+            /** @description Address under which Nimbus reaches the box. */
+            ip?: string;
+            /** @description Model that the box serves; empty when it serves none. */
+            model?: string;
+            /**
+             * Format: int32
+             * @description Port of its inference endpoint; 8000 when it is left out.
+             */
+            port?: number | null;
         };
         /** @description A node that does not take the machine. */
         RejectedView: {
@@ -4576,7 +5937,7 @@ export interface components {
          * @description What a token may be used for.
          * @enum {string}
          */
-        ScopeName: "machines:read" | "machines:write" | "account" | "admin" | "workloads:read" | "workloads:write";
+        ScopeName: "machines:read" | "machines:write" | "account" | "admin" | "workloads:read" | "workloads:write" | "gpu";
         /** @description A node's score for one size. */
         ScoreView: {
             /**
@@ -4949,6 +6310,11 @@ export interface components {
             attributes: Record<string, never>;
         };
         /**
+         * @description What a box shall do about jobs.
+         * @enum {string}
+         */
+        StandingName: "active" | "paused" | "draining";
+        /**
          * @description Whether a sandbox came from the warm pool.
          * @enum {string}
          */
@@ -4989,6 +6355,76 @@ export interface components {
              * @description How long it took.
              */
             duration_ms?: number | null;
+        };
+        /** @description One stream. */
+        StreamView: {
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Messages in it.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description Bytes in it.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Copies it shall have.
+             */
+            replicas: number;
+            /** @description NATS server that leads it; none where there is one server only. */
+            leader?: string | null;
+            /** @description NATS servers whose copy is behind or away. */
+            behind: string[];
+            /**
+             * Format: int64
+             * @description Messages that its slowest consumer has not got yet.
+             */
+            lag: number;
+            /**
+             * Format: int64
+             * @description Messages that were given out and not acknowledged yet.
+             */
+            unacknowledged: number;
+        };
+        /** @description Submits a job. */
+        SubmitBody: {
+            /**
+             * @description Reference of its image.
+             * @example docker.io/library/python:3.13
+             */
+            image: string;
+            command?: components["schemas"]["CommandView"] | null;
+            /** @description Its own environment. */
+            env?: {
+                [key: string]: string;
+            } | null;
+            /** @description Boxes that may run it; `default` when it is left out. */
+            pool?: string | null;
+            /** @description The machine it is for, `vm_…`; for the caller to know. */
+            vm_id?: string | null;
+            /** @description Volumes of the box. */
+            datasets?: components["schemas"]["DatasetView"][] | null;
+            /**
+             * Format: int64
+             * @description How long it may run; a day when it is left out.
+             */
+            time_limit_seconds?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of memory it may use; what the box has when it is left out.
+             */
+            memory_bytes?: number | null;
+            /**
+             * Format: int32
+             * @description Higher goes first; other than 0 for administrators.
+             */
+            priority?: number | null;
+            /** @description Whether it runs again when its box is lost; else it fails then. */
+            rerun?: boolean | null;
         };
         /** @description What a session is opened on: exactly one of the two. */
         TargetView: {
@@ -5114,6 +6550,52 @@ export interface components {
          * @enum {string}
          */
         TruthWord: "True" | "False" | "Unknown";
+        /** @description Which box to forget; all when it is left out. */
+        UnpairBody: {
+            /** @description Its name. */
+            worker?: string | null;
+        };
+        /** @description What was forgotten. */
+        UnpairedView: {
+            /**
+             * Format: int32
+             * @description Jobs that were cancelled.
+             */
+            cancelled_jobs: number;
+            /** @description The boxes. */
+            workers: string[];
+            /** @description The line that removes everything from a box. */
+            cleanup_cmd: string;
+        };
+        /** @description What somebody used of a model on a day. */
+        UsageView: {
+            /**
+             * @description The day in UTC.
+             * @example 2026-06-10
+             */
+            day: string;
+            /** @description Who, `usr_…`. */
+            user_id: string;
+            /** @description Which model. */
+            model: string;
+            /**
+             * Format: int64
+             * @description How many requests.
+             */
+            requests: number;
+            /**
+             * Format: int64
+             * @description Tokens they sent.
+             */
+            prompt_tokens: number;
+            /**
+             * Format: int64
+             * @description Tokens they got.
+             */
+            completion_tokens: number;
+            /** @description Whether some of it was counted by the pieces of streams, because the endpoint told no usage. */
+            estimated: boolean;
+        };
         /** @description What of a host is given out. */
         UsedView: {
             /**
@@ -5167,6 +6649,12 @@ export interface components {
             spec: components["schemas"]["SessionSpecView"];
             /** @description How it is. */
             status: components["schemas"]["SessionStatusView"];
+        };
+        /** @description Changes what is wanted of a box. */
+        WorkerBody: {
+            standing?: components["schemas"]["StandingName"] | null;
+            /** @description Whose jobs it runs. */
+            pool?: string | null;
         };
     };
     responses: never;
@@ -5518,6 +7006,35 @@ export interface operations {
             };
         };
     };
+    get_deployment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_DeploymentView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
     docs: {
         parameters: {
             query?: never;
@@ -5610,6 +7127,806 @@ export interface operations {
             };
         };
     };
+    gpu_inference: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_InferenceView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_installer: {
+        parameters: {
+            query: {
+                /** @description The pairing token. */
+                token: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/x-shellscript": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    list_gpu_jobs: {
+        parameters: {
+            query?: {
+                /** @description Only jobs in this state: `queued`, `running`, `succeeded`, `failed` or `cancelled`. */
+                state?: string;
+                /** @description At most this many, 1 to 200; 50 when absent. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_GpuJobView"];
+                    "text/plain": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    submit_gpu_job: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 255 visible ASCII characters. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SubmitBody"];
+            };
+        };
+        responses: {
+            /** @description Queued; `Location` names it. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuJobView"];
+                    "text/plain": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    get_gpu_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuJobView"];
+                    "text/plain": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    prioritize_gpu_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PrioritizeBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuJobView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_job_artifact: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One part of it, such as `bytes=1000-`. */
+                Range?: string | null;
+            };
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/gzip": number[];
+                };
+            };
+            /** @description The part that was asked for. */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/gzip": number[];
+                };
+            };
+            /** @description There is no such part. */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    cancel_gpu_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuJobView"];
+                    "text/plain": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_job_log: {
+        parameters: {
+            query?: {
+                /** @description The first byte wanted; 0 when absent. */
+                offset?: number;
+                /** @description At most this many bytes; all there are when absent. Not with `follow`. */
+                limit?: number;
+                /** @description How long to wait for the first byte while the job goes on, at most 30 000. Not with `follow`. */
+                wait_ms?: number;
+                /** @description Answer with a stream of events that ends when the job has. */
+                follow?: boolean;
+            };
+            header?: {
+                /** @description `id` of the last `log` event that was seen. */
+                "Last-Event-ID"?: number | null;
+            };
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The bytes, or events. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                    "text/event-stream": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    register_gpu_box: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistrationBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RegisteredView"];
+                    "text/plain": string;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_script: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Such as `install-worker.sh` or `gx10-worker-aarch64`. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_usage: {
+        parameters: {
+            query?: {
+                /** @description How many days back, today included, 1 to 366; 30 when absent. */
+                days?: number;
+                /** @description What everybody used; for administrators. */
+                all?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_Vec_UsageView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    "openai.get": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `models`, `models/{model}`, `chat/completions`, `completions`, `embeddings` or `responses`. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever the endpoint answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiEnvelope"];
+                };
+            };
+        };
+    };
+    "openai.post": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `models`, `models/{model}`, `chat/completions`, `completions`, `embeddings` or `responses`. */
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whatever the endpoint answers. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiEnvelope"];
+                };
+            };
+        };
+    };
+    gpu_worker_beat: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The worker's name. */
+                "X-Worker-ID"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description What it holds and how the box is. */
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description What to stop, and when to come again. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_worker_claim: {
+        parameters: {
+            query?: {
+                /** @description How long to wait for a job; 20 000 when absent, and at most. */
+                wait_ms?: number;
+            };
+            header?: {
+                /** @description The worker's name. */
+                "X-Worker-ID"?: string | null;
+                /** @description Version of the protocol that the worker knows. */
+                "Nimbus-Protocol"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The job. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description There is none. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_worker_artifact: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Place of the first byte. */
+                "Nimbus-Offset"?: number | null;
+            };
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": number[];
+            };
+        };
+        responses: {
+            /** @description How much is here. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_worker_log: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Place of the first byte in the log. */
+                "Nimbus-Offset"?: number | null;
+            };
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": number[];
+            };
+        };
+        responses: {
+            /** @description How much is here. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description Taken. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    gpu_worker_status: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job, `job_…`. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description `{status, exit_code, error_msg, outcome}`. */
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Whether it counted. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description Taken. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    list_gpu_workers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_Vec_GpuWorkerView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    unpair_gpu_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The box' name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_UnpairedView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    change_gpu_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The box' name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WorkerBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuWorkerView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
     health_api: {
         parameters: {
             query?: never;
@@ -5646,6 +7963,72 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Items_HostView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    join_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JoinBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_JoinedView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    create_join_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JoinTokenBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_JoinTokenView"];
                 };
             };
             /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
@@ -6712,6 +9095,162 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    get_gpu_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuSettingsView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    put_gpu_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GpuSettingsBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_GpuSettingsView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    pair_gpu_box: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_PairingView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    unpair_gpu: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UnpairBody"];
+            };
+        };
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_UnpairedView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    rotate_gpu_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The box' name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was asked for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Data_PairingView"];
+                };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
                 };
             };
         };

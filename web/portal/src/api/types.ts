@@ -17,7 +17,7 @@ export type SetupStatus = S["SetupView"];
 export type TokenView = S["TokenView"];
 export type NewToken = S["NewTokenView"];
 export type CreateToken = S["CreateTokenBody"];
-export type TokenScope = "machines:read" | "machines:write" | "workloads:read" | "workloads:write" | "admin";
+export type TokenScope = "machines:read" | "machines:write" | "workloads:read" | "workloads:write" | "gpu" | "admin";
 export type SessionView = S["SessionView"];
 
 export type CreateMachine = S["CreateBody"];

@@ -301,6 +301,7 @@ const SCOPES: readonly { key: TokenScope; label: string; text: string; admin?: b
   { key: "machines:write", label: "Change machines", text: "Create, start, stop and delete machines." },
   { key: "workloads:read", label: "Read workloads", text: "List sandboxes, services and sessions." },
   { key: "workloads:write", label: "Change workloads", text: "Create and use sandboxes, services and sessions." },
+  { key: "gpu", label: "Use GPUs", text: "Submit GPU jobs and ask models." },
   { key: "admin", label: "Administer", text: "Everything an administrator may do.", admin: true },
 ];
 

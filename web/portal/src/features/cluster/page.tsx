@@ -113,7 +113,7 @@ function instanceColumns(version: string): ColumnDef<Instance>[] {
       cell: (one) => (
         <span className="font-mono text-sm text-muted">
           {one.host ?? "–"}
-          {one.pid !== null ? ` · ${one.pid}` : ""}
+          {one.pid != null ? ` · ${one.pid}` : ""}
         </span>
       ),
     },
@@ -152,7 +152,7 @@ const STREAMS: ColumnDef<Stream>[] = [
         <StatusDot tone="wait">
           {stream.replicas}, behind: {stream.behind.join(", ")}
         </StatusDot>
-      ) : stream.replicas > 1 && stream.leader === null ? (
+      ) : stream.replicas > 1 && stream.leader == null ? (
         <StatusDot tone="bad">no leader</StatusDot>
       ) : (
         <StatusDot tone="good">{stream.replicas}</StatusDot>
@@ -172,6 +172,6 @@ const LEASES: ColumnDef<Lease>[] = [
     id: "renewed",
     header: "Renewed",
     phone: "aside",
-    cell: (lease) => <span className="text-muted">{lease.renewed_at === null ? "–" : <Age at={lease.renewed_at} />}</span>,
+    cell: (lease) => <span className="text-muted">{lease.renewed_at == null ? "–" : <Age at={lease.renewed_at} />}</span>,
   },
 ];
