@@ -4,6 +4,7 @@
 //! - `crash`: killed after and inside of every step
 //! - `faults`: every call of the cluster going wrong in every way
 //! - `split`: each service its own process, on an external nats-server and PostgreSQL
+//! - `gpu`: jobs on GPU boxes, with the real worker
 //! - `input`: what nobody should send
 //! - `node`: units of a host with a real systemd
 //! - `workloads`: sandboxes, services and sessions on a real container engine
@@ -17,6 +18,7 @@
 
 mod crash;
 mod faults;
+mod gpu;
 mod input;
 mod node;
 mod split;

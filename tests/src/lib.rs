@@ -15,6 +15,7 @@ pub mod api;
 pub mod bus;
 pub mod database;
 pub mod events;
+pub mod gpu;
 pub mod lab;
 pub mod process;
 pub mod server;
