@@ -122,29 +122,35 @@ async fn one(workloads: &Workloads, service: &Service, made: &Defined) -> Outcom
         Err(problem) if problem.is(Code::OpNotFound) => None,
         Err(problem) => return Err(problem),
     };
-    let service = match current {
+    match current {
         None => {
             workloads
                 .send(Method::POST, &["services"], Some(&made.body), &what)
-                .await?
+                .await?;
         }
         Some(current) if is_in_force(&current, &made.hash) => {
             if !wait::is_over(&current) {
                 return say(name, "already_running", &current);
             }
-            current
         }
         Some(current) => {
+            // Ended before it is replaced: what is on its way from one to the other cannot be started.
+            if !wait::is_over(&current) {
+                let asked = workloads
+                    .send(Method::POST, &["services", name, "stop"], None, &what)
+                    .await?;
+                let grace = service.stop_grace_period.unwrap_or_default();
+                wait::until(workloads, &path, Some(asked), wait::END + grace, wait::is_over).await?;
+            }
             let mut body = made.body.clone();
             // The file wins over what is there, and over nobody who is faster than we are.
             if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
                 let generation = current.pointer("/metadata/generation").cloned();
                 metadata.insert("generation".into(), generation.unwrap_or_else(|| json!(0)));
             }
-            workloads.send(Method::PUT, &path, Some(&body), &what).await?
+            workloads.send(Method::PUT, &path, Some(&body), &what).await?;
         }
-    };
-    drop(service);
+    }
     let started = workloads
         .send(Method::POST, &["services", name, "start"], None, &what)
         .await?;
