@@ -72,19 +72,19 @@ async fn step(worker: &Worker, record: &mut Record, name: &str) -> Result<bool, 
         }
         Some(seen) if seen.created && seen.error.is_none() => {
             settle(record).await;
-            if record.stage == Stage::Accepted {
-                record.stage = Stage::Starting;
-                record.boot_id = Some(worker.host.boot_id.clone());
-                record.started_ms = millis(since_boot());
-                // Waited for even on a full disk: what is not written down could be started twice.
-                let mut pause = Pause::default();
-                while let Err(error) = worker.state.save(record).await {
-                    warn!(gpu.job = job, "{job} cannot be started yet: {error}");
-                    worker.tell(&job, Phase::Assigned, None, Some(error.to_string()));
-                    pause.wait().await;
-                }
-            } else if worker.engine.inspect(name).await? != Some(seen) {
+            if record.stage == Stage::Starting && worker.engine.inspect(name).await? != Some(seen) {
                 return Ok(false);
+            }
+            // Also where it was written down before: the time limit counts from this start.
+            record.stage = Stage::Starting;
+            record.boot_id = Some(worker.host.boot_id.clone());
+            record.started_ms = millis(since_boot());
+            // Waited for even on a full disk: what is not written down could be started twice.
+            let mut pause = Pause::default();
+            while let Err(error) = worker.state.save(record).await {
+                warn!(gpu.job = job, "{job} cannot be started yet: {error}");
+                worker.tell(&job, Phase::Assigned, None, Some(error.to_string()));
+                pause.wait().await;
             }
             info!(gpu.job = job, attempt, "starting {name}");
             match worker.engine.start(name).await {
