@@ -23,14 +23,14 @@ use crate::envelope::{Answer, ApiError};
 /// What a job runs: a line for the image's shell, or exactly these arguments.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(untagged, expecting = "expected a line for the shell, or a list of arguments")]
-pub(crate) enum CommandView {
+pub(crate) enum GpuCommandView {
     /// A line for `sh -c`.
     Line(String),
     /// The arguments.
     Arguments(Vec<String>),
 }
 
-impl CommandView {
+impl GpuCommandView {
     fn of(command: Command) -> Option<Self> {
         match command {
             Command::Image => None,
@@ -85,7 +85,7 @@ pub(crate) struct SubmitBody {
     pub image: String,
     /// What runs in it; what the image says when it is left out.
     #[serde(default)]
-    pub command: Option<CommandView>,
+    pub command: Option<GpuCommandView>,
     /// Its own environment.
     #[serde(default)]
     pub env: Option<BTreeMap<String, String>>,
@@ -121,8 +121,8 @@ impl SubmitBody {
             image: self.image,
             command: match self.command {
                 None => Command::Image,
-                Some(CommandView::Line(line)) => Command::Shell(line),
-                Some(CommandView::Arguments(arguments)) => Command::Argv(arguments),
+                Some(GpuCommandView::Line(line)) => Command::Shell(line),
+                Some(GpuCommandView::Arguments(arguments)) => Command::Argv(arguments),
             },
             env: self
                 .env
@@ -176,7 +176,7 @@ pub(crate) struct GpuJobView {
     /// Reference of its image.
     pub image: String,
     /// What runs in it; null for what the image says.
-    pub command: Option<CommandView>,
+    pub command: Option<GpuCommandView>,
     /// Its own environment; left out of events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
@@ -247,7 +247,7 @@ impl From<Job> for GpuJobView {
             phase: job.phase.map(phase_name),
             phase_note: job.phase_note,
             image: job.image,
-            command: CommandView::of(job.command),
+            command: GpuCommandView::of(job.command),
             env: Some(job.env.into_iter().map(|var| (var.name, var.value)).collect()),
             datasets: job
                 .datasets
@@ -292,7 +292,9 @@ impl GpuJobView {
 
     /// What it is about, on one line.
     fn command_line(&self) -> String {
-        self.command.as_ref().map_or_else(String::new, CommandView::line)
+        self.command
+            .as_ref()
+            .map_or_else(String::new, GpuCommandView::line)
     }
 
     /// Where it stands, in a word or two.
@@ -402,7 +404,7 @@ mod tests {
         );
         let error = read(r#"{"image":"i","command":7}"#).unwrap_err().to_string();
         assert!(error.contains("a line for the shell"), "{error}");
-        let shown = CommandView::Arguments(vec!["a-b".into(), "it's".into(), String::new()]);
+        let shown = GpuCommandView::Arguments(vec!["a-b".into(), "it's".into(), String::new()]);
         assert_eq!(shown.line(), r"a-b 'it'\''s' ''");
     }
 

@@ -3029,7 +3029,7 @@ export interface components {
                 phase_note?: string | null;
                 /** @description Reference of its image. */
                 image: string;
-                command?: components["schemas"]["CommandView"] | null;
+                command?: components["schemas"]["GpuCommandView"] | null;
                 /** @description Its own environment; left out of events. */
                 env?: {
                     [key: string]: string;
@@ -4163,6 +4163,8 @@ export interface components {
             /** @enum {string} */
             kind: "error";
         };
+        /** @description What a job runs: a line for the image's shell, or exactly these arguments. */
+        GpuCommandView: string | string[];
         /** @description A job. */
         GpuJobView: {
             /** @description Its id, `job_…`. */
@@ -4179,7 +4181,7 @@ export interface components {
             phase_note?: string | null;
             /** @description Reference of its image. */
             image: string;
-            command?: components["schemas"]["CommandView"] | null;
+            command?: components["schemas"]["GpuCommandView"] | null;
             /** @description Its own environment; left out of events. */
             env?: {
                 [key: string]: string;
@@ -5202,7 +5204,7 @@ export interface components {
                 phase_note?: string | null;
                 /** @description Reference of its image. */
                 image: string;
-                command?: components["schemas"]["CommandView"] | null;
+                command?: components["schemas"]["GpuCommandView"] | null;
                 /** @description Its own environment; left out of events. */
                 env?: {
                     [key: string]: string;
@@ -6397,7 +6399,7 @@ export interface components {
              * @example docker.io/library/python:3.13
              */
             image: string;
-            command?: components["schemas"]["CommandView"] | null;
+            command?: components["schemas"]["GpuCommandView"] | null;
             /** @description Its own environment. */
             env?: {
                 [key: string]: string;
