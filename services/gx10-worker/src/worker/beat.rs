@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use nimbus_gpu_wire::{BEAT_EVERY_MS, Beat, BeatReply, PROTOCOL};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::host::free_bytes;
+use crate::link::LinkError;
 use crate::worker::Worker;
 
 /// The server may ask for other beats, within reason.
@@ -16,10 +18,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Beats until it is dropped: at the pace the server asks for, and at once when something has changed.
 pub(crate) async fn beat(worker: Worker) {
     let mut reached = None;
+    let mut refused_since = None;
     let mut pace = Duration::from_millis(BEAT_EVERY_MS.into());
     loop {
         match worker.links.beat(&compose(&worker)).await {
             Ok(reply) => {
+                refused_since = None;
                 if reached != Some(true) {
                     info!("Nimbus answers over {}", worker.links.name());
                 }
@@ -35,6 +39,12 @@ pub(crate) async fn beat(worker: Worker) {
                     warn!("{error}");
                 }
                 reached = Some(false);
+                if matches!(error, LinkError::Unpaired { .. }) {
+                    let since = *refused_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= worker.config.unpaired_after {
+                        give_up(&worker);
+                    }
+                }
             }
         }
         tokio::select! {
@@ -48,6 +58,17 @@ pub(crate) async fn beat(worker: Worker) {
 pub(crate) async fn listen(worker: Worker, mut told: mpsc::Receiver<BeatReply>) {
     while let Some(reply) = told.recv().await {
         obey(&worker, reply);
+    }
+}
+
+/// The server counts what this worker holds as cancelled or lost by now.
+fn give_up(worker: &Worker) {
+    for held in worker.held() {
+        warn!(
+            gpu.job = held.job,
+            "this worker is not paired any more, so {} is stopped", held.job
+        );
+        worker.cancel(&held.job);
     }
 }
 

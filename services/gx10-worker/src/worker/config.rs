@@ -88,6 +88,10 @@ pub(crate) struct Config {
     #[arg(long, env = "GX10_LOG_FLUSH_BYTES", default_value_t = 64 * 1024)]
     pub(crate) log_flush_bytes: usize,
 
+    /// How long Nimbus may refuse this worker until its job is stopped: nobody could be told of its end.
+    #[arg(long, env = "GX10_UNPAIRED_AFTER", default_value = "2m", value_parser = humantime::parse_duration)]
+    pub(crate) unpaired_after: Duration,
+
     /// Program that tells about the GPU.
     #[arg(long, env = "GX10_NVIDIA_SMI", default_value = "nvidia-smi")]
     pub(crate) nvidia_smi: PathBuf,

@@ -251,3 +251,21 @@ async fn a_start_that_was_written_down_and_did_not_happen_is_made_up_for() {
     assert!(world.scheduler.with(|book| book.log(&id) == b"once\n"));
     world.nothing_is_left_of(&id).await;
 }
+
+#[tokio::test]
+async fn a_box_that_was_unpaired_does_not_work_on_for_nobody() {
+    let mut world = World::http().await;
+    let job = world.job("echo on; while :; do sleep 1; done");
+    let id = world.queue(&job);
+    world.start();
+    world
+        .scheduler
+        .until("its log", |book| (book.log(&id) == b"on\n").then_some(()))
+        .await;
+    world.scheduler.with(|book| book.unpaired = true);
+    let container = container(&id);
+    within("its container's removal", || {
+        (!crate::engine::exists(&container)).then_some(())
+    })
+    .await;
+}

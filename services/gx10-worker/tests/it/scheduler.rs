@@ -33,6 +33,8 @@ pub(crate) struct Book {
     pub(crate) outcomes: Vec<(String, Outcome)>,
     pub(crate) cancelled: Vec<String>,
     pub(crate) caps: BTreeMap<String, u64>,
+    /// Knows no worker any more.
+    pub(crate) unpaired: bool,
     /// Answers 503 to everything.
     pub(crate) down: bool,
     /// So many reports of an end are not answered well.
@@ -293,7 +295,7 @@ fn gate(scheduler: &Scheduler, headers: &HeaderMap) -> Result<(), StatusCode> {
     let known = headers
         .get(header::AUTHORIZATION)
         .is_some_and(|value| *value == *bearer);
-    if !known || !headers.contains_key(WORKER_HEADER) {
+    if !known || !headers.contains_key(WORKER_HEADER) || scheduler.with(|book| book.unpaired) {
         return Err(StatusCode::UNAUTHORIZED);
     }
     if scheduler.with(|book| book.down) {

@@ -144,6 +144,7 @@ impl World {
             .env("GX10_STATE_DIR", self.dir.path().join("state"))
             .env("GX10_ENGINE_SOCKET", &self.socket)
             .env("GX10_MIN_FREE_BYTES", self.min_free.to_string())
+            .env("GX10_UNPAIRED_AFTER", "2s")
             .env("GX10_DEVICE_REQUEST", "none")
             .env("GX10_SHM_BYTES", "67108864")
             .env("GX10_LOG", "info,gx10_worker=debug");
