@@ -79,7 +79,7 @@ impl Replica {
 
 /// A deployment without the service.
 pub(crate) struct World {
-    pub(crate) sim: RunningSim,
+    pub(crate) sim: Box<RunningSim>,
     pub(crate) client: Client,
     /// Moves the clock of every service.
     pub(crate) jump: Jump,
@@ -89,7 +89,7 @@ pub(crate) struct World {
     pub(crate) admin: Caller,
     sealer: Sealer,
     authority: Authority,
-    nats: EmbeddedNats,
+    nats: Box<EmbeddedNats>,
     /// The GPU plane, as far as machines see it.
     pub(crate) gpu: Arc<GpuPlane>,
     _beside: Box<(Replica, Serving, Serving)>,
@@ -143,7 +143,7 @@ impl World {
             authority: Some(&authority),
             binary: None,
         };
-        let nats = EmbeddedNats::start(options).await.unwrap();
+        let nats = Box::new(EmbeddedNats::start(options).await.unwrap());
         let sim = Simulator::builder()
             .latency_scale(0.0)
             .capacity_factor(20)
@@ -208,7 +208,7 @@ impl World {
         })
         .await;
         Self {
-            sim,
+            sim: Box::new(sim),
             client,
             jump,
             db: db.clone(),

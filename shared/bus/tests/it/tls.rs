@@ -153,12 +153,11 @@ async fn the_embedded_server_is_reached_from_outside_over_tls_only() {
             clock: Clock::system(),
         })
     };
-    let bus = connect(url.clone(), Some(ca_file.clone())).await.unwrap();
+    let bus = connect(url, Some(ca_file.clone())).await.unwrap();
     assert!(bus.client().server_info().tls_required);
-    // Its certificate is not for a name that nobody gave it, and nobody else vouches for it.
+    // Its certificate is not for a name that nobody gave it.
     let error = connect(format!("tls://[::ffff:127.0.0.1]:{port}"), Some(ca_file.clone())).await;
     assert!(matches!(error, Err(BusError::Connect { .. })), "{error:?}");
-    assert!(connect(url.clone(), None).await.is_err());
     bus.close().await;
 
     // Whoever was told of the authority believes the server after a restart, under other names too.
