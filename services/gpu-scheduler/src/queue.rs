@@ -25,6 +25,8 @@ pub(crate) use self::validate::is_label;
 pub(crate) const DEFAULT_POOL: &str = "default";
 /// The most jobs of one page.
 const PAGE: u32 = 200;
+/// The answer to a submit counts no further, so that it takes as long in a long queue as in a short one.
+const FAR: i64 = 1000;
 
 /// What somebody may see.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +61,8 @@ const INSERT: &str = "INSERT INTO gpu_job (id, seq, owner, machine, dedupe, stat
     VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 /// How many go before a job. Their order is that of the index.
-pub(crate) const AHEAD: &str = "SELECT COUNT(*) FROM gpu_job
-    WHERE state = 'queued' AND pool = $1 AND (priority > $2 OR (priority = $2 AND seq < $3))";
+pub(crate) const AHEAD: &str = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM gpu_job
+    WHERE state = 'queued' AND pool = $1 AND (priority > $2 OR (priority = $2 AND seq < $3)) LIMIT $4) AS jobs";
 
 /// A checked job that is not in the queue yet.
 struct Wanted {
@@ -94,7 +96,11 @@ impl Plane {
             self.follow_up(After::default());
             self.assign(&pool).await;
         }
-        self.shown(row.id).await
+        let row = read_job(&self.store, row.id)
+            .await?
+            .ok_or_else(|| GpuError::no_job(row.id))?;
+        let ahead = self.ahead(&row, FAR).await?;
+        row.view(Some(&self.sealer), ahead)
     }
 
     async fn submit_in(&self, tx: &mut Tx, wanted: Wanted) -> Result<(JobRow, bool), GpuError> {
@@ -233,17 +239,23 @@ impl Plane {
     }
 
     async fn with_place(&self, row: &JobRow) -> Result<Job, GpuError> {
-        let ahead: i64 = if row.state == "queued" {
-            reading!(&self.store, |c| sqlx::query_scalar(AHEAD)
-                .bind(&row.pool)
-                .bind(row.priority)
-                .bind(row.seq)
-                .fetch_one(c)
-                .await)?
-        } else {
-            0
-        };
-        row.view(Some(&self.sealer), crate::rows::unsigned(ahead))
+        let ahead = self.ahead(row, i64::MAX).await?;
+        row.view(Some(&self.sealer), ahead)
+    }
+
+    /// How many go before a job, counted up to `most`.
+    async fn ahead(&self, row: &JobRow, most: i64) -> Result<u64, GpuError> {
+        if row.state != "queued" {
+            return Ok(0);
+        }
+        let ahead: i64 = reading!(&self.store, |c| sqlx::query_scalar(AHEAD)
+            .bind(&row.pool)
+            .bind(row.priority)
+            .bind(row.seq)
+            .bind(most)
+            .fetch_one(c)
+            .await)?;
+        Ok(crate::rows::unsigned(ahead))
     }
 
     /// Cancels a job. A box that has it is told at once, and with every beat until it has it no more.
