@@ -25,14 +25,14 @@ pub(crate) struct Seen {
     pub(crate) body: Bytes,
 }
 
-/// How to answer: with pieces as they are sent, until the sender is dropped.
-type Pieces = mpsc::Receiver<Bytes>;
+/// How to answer: status, kind, and pieces as they are sent, until their sender is dropped.
+type Saying = (StatusCode, &'static str, mpsc::Receiver<Bytes>);
 
 #[derive(Clone)]
 pub(crate) struct Model {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<watch::Sender<Vec<Seen>>>,
-    next: Arc<Mutex<Vec<(StatusCode, &'static str, Pieces)>>>,
+    next: Arc<Mutex<Vec<Saying>>>,
     /// Answers that were given up by their reader, or have ended.
     pub(crate) ended: Arc<watch::Sender<u32>>,
 }
