@@ -288,7 +288,7 @@ async fn dispatch(command: Command, defaults: dev::Defaults) -> Outcome<ExitCode
         Command::Restore(args) => Box::pin(backup::restore(args)).await,
         Command::Config(args) => settings::run(args),
         Command::Bus(args) => Box::pin(bus::run(args)).await,
-        Command::Node(args) => return node::run(args),
+        Command::Node(args) => return Box::pin(node::run(args)).await,
         Command::Install(args) => node::install_here(args),
         Command::Uninstall(args) => node::uninstall_here(args),
         Command::Machine(args) => machine::run(args),

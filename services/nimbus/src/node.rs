@@ -2,6 +2,7 @@
 
 mod inspect;
 mod install;
+mod join;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ pub(crate) struct NodeArgs {
 enum NodeCommand {
     Install(Box<install::InstallArgs>),
     Uninstall(install::UninstallArgs),
+    Join(join::JoinArgs),
     Status(inspect::StatusArgs),
     Logs(inspect::LogsArgs),
     Doctor(inspect::DoctorArgs),
@@ -89,10 +91,11 @@ impl WhichArgs {
     }
 }
 
-pub(crate) fn run(args: NodeArgs) -> Outcome<ExitCode> {
+pub(crate) async fn run(args: NodeArgs) -> Outcome<ExitCode> {
     match args.command {
         NodeCommand::Install(args) => install::install(*args).map(|()| ExitCode::SUCCESS),
         NodeCommand::Uninstall(args) => install::uninstall(&args).map(|()| ExitCode::SUCCESS),
+        NodeCommand::Join(args) => Box::pin(join::join(args)).await.map(|()| ExitCode::SUCCESS),
         NodeCommand::Status(args) => inspect::status(args),
         NodeCommand::Logs(args) => inspect::logs(args),
         NodeCommand::Doctor(args) => inspect::doctor(args),

@@ -23,6 +23,11 @@ pub(crate) fn env_file(layout: &Layout) -> Utf8PathBuf {
     layout.config.join("agent.env")
 }
 
+/// The folder with an agent's credentials for the bus.
+pub(crate) fn bus_folder(layout: &Layout) -> Utf8PathBuf {
+    layout.config.join("bus")
+}
+
 /// An agent to install.
 #[derive(Clone, Debug)]
 pub struct Agent {
@@ -106,8 +111,16 @@ impl Agent {
         }]))
     }
 
-    /// Makes account and folders, copies `program` if nothing is in its place, writes settings and unit, and
-    /// starts it, now and with the host. [`check`](Self::check) comes before.
+    /// The folder with what proves who the agent is on the bus. Only root changes what is in it, only the
+    /// service's account reads the files.
+    #[must_use]
+    pub fn bus_folder(&self) -> Utf8PathBuf {
+        bus_folder(&self.layout)
+    }
+
+    /// Makes account and folders, copies `program` if nothing is in its place, writes settings, unit and the
+    /// files of [`bus_folder`](Self::bus_folder), each by name and text, and starts it, now and with the host.
+    /// [`check`](Self::check) comes before.
     ///
     /// # Errors
     /// What the host refuses; what was done until then stays.
@@ -115,6 +128,7 @@ impl Agent {
         &self,
         program: &Utf8Path,
         settings: &str,
+        bus: &[(&str, &str)],
         commands: &dyn Commands,
     ) -> Result<Applied, NodeError> {
         let scope = self.layout.scope;
@@ -147,11 +161,28 @@ impl Agent {
         record
             .folders
             .extend(files::make_folder(&self.layout.units, 0o755)?);
+        if !bus.is_empty() {
+            let mode = if scope == Scope::System { 0o755 } else { 0o700 };
+            record
+                .folders
+                .extend(files::make_folder(&self.bus_folder(), mode)?);
+        }
         record
             .folders
             .sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
         record.folders.dedup();
         record.write(&self.layout)?;
+        if !bus.is_empty() {
+            let folder = self.bus_folder();
+            for (name, text) in bus {
+                let path = folder.join(name);
+                files::write(&path, text, 0o600)?;
+                if scope == Scope::System {
+                    give(&path, commands)?;
+                }
+                done.written.push(path);
+            }
+        }
         // The service manager reads it before it becomes the service's account.
         files::write(&self.env_file(), settings, 0o600)?;
         done.written.push(self.env_file());

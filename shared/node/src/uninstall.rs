@@ -6,7 +6,7 @@ use camino::Utf8PathBuf;
 use nimbus_units::inspect;
 
 use crate::account::{ACCOUNT, Account};
-use crate::agent::{AGENT_UNIT, env_file};
+use crate::agent::{AGENT_UNIT, bus_folder, env_file};
 use crate::artifacts::{ENGINE_DROP_IN, names};
 use crate::commands::{Commands, owned};
 use crate::error::{NodeError, io};
@@ -86,6 +86,8 @@ impl Removal {
         if record.is_some() {
             // Installing wrote it, with the credential of the agent in it.
             found.extend(Some(env_file(&layout)).filter(|path| path.exists()));
+            let credentials = bus_folder(&layout).read_dir_utf8().into_iter().flatten();
+            found.extend(credentials.flatten().map(|entry| entry.into_path()));
         }
         let mut folders: Vec<Utf8PathBuf> = manifest
             .iter()

@@ -247,7 +247,12 @@ fn an_agent_is_a_unit_of_its_own_and_goes_with_the_rest() {
     };
     agent.check(false, &host).unwrap();
     agent
-        .apply(&host.path("new"), "NATS_URL=tls://nimbus.example.org\n", &host)
+        .apply(
+            &host.path("new"),
+            "NATS_URL=tls://nimbus.example.org\n",
+            &[],
+            &host,
+        )
         .unwrap();
     let unit = agent.artifact(&host).unwrap();
     assert_eq!(host.text(&unit.path), unit.text);
@@ -282,7 +287,12 @@ fn an_agent_is_a_unit_of_its_own_and_goes_with_the_rest() {
     );
 
     agent
-        .apply(&host.path("new"), "NATS_URL=tls://nimbus.example.org\n", &host)
+        .apply(
+            &host.path("new"),
+            "NATS_URL=tls://nimbus.example.org\n",
+            &[],
+            &host,
+        )
         .unwrap();
     host.removal(true).apply(&host).unwrap();
     assert!(

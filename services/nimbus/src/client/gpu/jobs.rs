@@ -57,7 +57,7 @@ fn body(order: &SubmitArgs) -> Value {
         ),
         ("memory_bytes", order.memory.map(|bytes| json!(bytes))),
         ("priority", order.priority.map(|priority| json!(priority))),
-        ("rerun", order.rerun.then(|| json!(true))),
+        ("rerun", order.rerun.then_some(json!(true))),
     ];
     let given = optional
         .into_iter()

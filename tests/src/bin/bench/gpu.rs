@@ -1,0 +1,367 @@
+//! GPU jobs beside the engine that runs them: from submit to start, log throughput, a long queue.
+//!
+//! The peer is the engine itself, in the same run: `docker run`, `docker logs`. There need not be a GPU.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use camino::Utf8PathBuf;
+use nimbus_model::{Clock, Timestamp};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::report::{Report, ms, percentile};
+use crate::server::Process;
+
+const IMAGE: &str = "nimbus.test/busybox:1";
+const STARTS: usize = 20;
+const LOG: usize = 64 << 20;
+const QUEUE: usize = 10_000;
+/// How many of the queue's submits and runs are measured at each end.
+const SAMPLE: usize = 200;
+const RUNS: usize = 20;
+
+struct World {
+    server: Process,
+    worker: Child,
+    client: reqwest::Client,
+    base: String,
+    token: String,
+    _folder: camino_tempfile::Utf8TempDir,
+}
+
+/// The worker that `ops/dev/gx10.sh` built, unless `NIMBUS_GX10_WORKER` names another.
+fn worker_binary() -> Utf8PathBuf {
+    std::env::var("NIMBUS_GX10_WORKER").map_or_else(
+        |_| Utf8PathBuf::from("target/gx10/gx10-worker"),
+        Utf8PathBuf::from,
+    )
+}
+
+impl World {
+    async fn new() -> Result<Self> {
+        let folder = camino_tempfile::tempdir()?;
+        let path = folder.path().to_owned();
+        let (data, token) = (path.join("data"), path.join("admin-token"));
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
+            .local_addr()?
+            .port();
+        let server = Process::start(
+            &path,
+            "nimbus",
+            &["start", "--port", "0", "--data-dir", data.as_str()],
+            &[
+                ("NIMBUS_ADMIN_TOKEN_FILE", token.as_str()),
+                ("NIMBUS_SANDBOX_ENGINE", "unix:///nowhere/engine.sock"),
+                ("NIMBUS_BUS_LISTEN", &format!("127.0.0.1:{port}")),
+                ("NIMBUS_BUS_PUBLIC_URL", &format!("tls://127.0.0.1:{port}")),
+                ("GPU_LOG_LIMIT_BYTES", "128MiB"),
+                ("RATE_LIMIT_ADDRESS_PER_SECOND", "0"),
+                ("RATE_LIMIT_USER_PER_SECOND", "0"),
+            ],
+        )
+        .await?;
+        let file: Value = serde_json::from_slice(&std::fs::read(&token)?)?;
+        let token = file.get("token").and_then(Value::as_str).context("a token")?;
+        let base = server.url()?;
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(120))
+            .tcp_nodelay(true)
+            .build()?;
+        let asked = client
+            .post(format!("{base}/api/settings/gpu/pairing"))
+            .bearer_auth(token)
+            .header("Host", "nimbus.example.org");
+        let pairing: Value = asked.send().await?.error_for_status()?.json().await?;
+        let pairing = pairing
+            .pointer("/data/token")
+            .and_then(Value::as_str)
+            .context("a token")?;
+        let body = json!({ "pairing_token": pairing, "hostname": "bench", "ip": "127.0.0.1", "model": "", "port": 8000 });
+        let registered: Value = client
+            .post(format!("{base}/api/gpu/register"))
+            .json(&body)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
+        let text = |pointer: &str| {
+            let value = registered.pointer(pointer).and_then(Value::as_str);
+            value.with_context(|| format!("{pointer} in the answer to a registration"))
+        };
+        let (creds, ca) = (path.join("bus.creds"), path.join("bus-ca.pem"));
+        std::fs::write(&creds, text("/bus/credentials")?)?;
+        std::fs::write(&ca, text("/bus/ca_pem")?)?;
+        let log = std::fs::File::create(path.join("worker.log"))?;
+        let worker = Command::new(worker_binary())
+            .arg("run")
+            .env("NIMBUS_URL", &base)
+            .env("NIMBUS_WORKER_TOKEN", text("/worker_token")?)
+            .env("GX10_WORKER_ID", "bench")
+            .env("GX10_STATE_DIR", path.join("state"))
+            .env("GX10_MIN_FREE_BYTES", "1000000")
+            .env("GX10_SHM_BYTES", "67108864")
+            .env("GX10_BUS_URL", text("/bus/url")?)
+            .env("GX10_BUS_CREDENTIALS", &creds)
+            .env("GX10_BUS_CA", &ca)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{}: run ops/dev/gx10.sh", worker_binary()))?;
+        let world = Self {
+            server,
+            worker,
+            client,
+            token: token.to_owned(),
+            base,
+            _folder: folder,
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let boxes = world.get("/api/gpu/workers").await?;
+            if boxes.pointer("/0/state").and_then(Value::as_str) == Some("online") {
+                return Ok(world);
+            }
+            ensure!(Instant::now() < end, "the worker is not heard: {boxes}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        let answer = request.bearer_auth(&self.token).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if !status.is_success() {
+            bail!("{status}: {text}");
+        }
+        let mut body: Value = serde_json::from_str(&text).unwrap_or_default();
+        Ok(body.get_mut("data").map(Value::take).unwrap_or(body))
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        self.send(self.client.get(format!("{}{path}", self.base))).await
+    }
+
+    /// Submits a job; its id.
+    async fn submit(&self, line: &str) -> Result<String> {
+        let body = json!({ "image": IMAGE, "command": ["sh", "-c", line] });
+        let made = self
+            .send(
+                self.client
+                    .post(format!("{}/api/gpu/jobs", self.base))
+                    .json(&body),
+            )
+            .await?;
+        Ok(made
+            .get("id")
+            .and_then(Value::as_str)
+            .context("an id")?
+            .to_owned())
+    }
+
+    async fn job(&self, id: &str) -> Result<Value> {
+        self.get(&format!("/api/gpu/jobs/{id}")).await
+    }
+
+    /// Waits until a job has ended well; the job.
+    async fn ended(&self, id: &str) -> Result<Value> {
+        let end = Instant::now() + Duration::from_secs(120);
+        loop {
+            let job = self.job(id).await?;
+            match job.get("state").and_then(Value::as_str) {
+                Some("succeeded") => return Ok(job),
+                Some("queued" | "running") => {}
+                _ => bail!("the job has failed: {job}"),
+            }
+            ensure!(Instant::now() < end, "the job does not end: {job}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn standing(&self, standing: &str) -> Result<()> {
+        let request = self.client.patch(format!("{}/api/gpu/workers/bench", self.base));
+        self.send(request.json(&json!({ "standing": standing }))).await?;
+        Ok(())
+    }
+
+    async fn end(mut self) -> Result<()> {
+        if let Some(pid) = self.worker.id() {
+            Command::new("kill").arg(pid.to_string()).status().await?;
+            self.worker.wait().await?;
+        }
+        self.server.stop().await
+    }
+}
+
+fn moment(job: &Value, field: &str) -> Result<Timestamp> {
+    let text = job.get(field).and_then(Value::as_str);
+    Ok(text.with_context(|| format!("{field} of {job}"))?.parse()?)
+}
+
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::from_micros(u64::try_from(to.micros() - from.micros()).unwrap_or_default())
+}
+
+async fn docker(args: &[&str]) -> Result<String> {
+    let done = Command::new("docker")
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    ensure!(
+        done.status.success(),
+        "docker {args:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(String::from_utf8(done.stdout)?.trim().to_owned())
+}
+
+pub(crate) async fn measure(report: &mut Report) -> Result<()> {
+    eprintln!("GPU jobs beside the engine");
+    let world = World::new().await?;
+    starts(report, &world).await?;
+    output(report, &world).await?;
+    queue(report, &world).await?;
+    world.end().await
+}
+
+async fn starts(report: &mut Report, world: &World) -> Result<()> {
+    let clock = Clock::system();
+    let (mut ours, mut peers) = (vec![], vec![]);
+    for _ in 0..STARTS {
+        let before = clock.now();
+        let id = world.submit("true").await?;
+        let job = world.ended(&id).await?;
+        ours.push(between(before, moment(&job, "started_at")?));
+
+        let before = clock.now();
+        let id = docker(&["run", "-d", "--init", "--shm-size", "64m", IMAGE, "true"]).await?;
+        let started = docker(&["inspect", "-f", "{{.State.StartedAt}}", &id]).await?;
+        peers.push(between(before, started.parse()?));
+        docker(&["rm", "-f", &id]).await?;
+    }
+    let (ours, peer) = (percentile(&mut ours, 50), percentile(&mut peers, 50));
+    let over = ours.saturating_sub(peer);
+    report.add(
+        "GPU job: submit → container starts, p50",
+        format!("{} ({} over the engine)", ms(ours), ms(over)),
+        format!("docker run -d {}", ms(peer)),
+        "≤ 50 ms over",
+        over <= Duration::from_millis(50),
+    );
+    Ok(())
+}
+
+async fn output(report: &mut Report, world: &World) -> Result<()> {
+    let line =
+        format!("yes 0123456789012345678901234567890123456789012345678901234567890123 | head -c {LOG}");
+    let begun = Instant::now();
+    let id = world.submit(&line).await?;
+    let job = world.ended(&id).await?;
+    let took = begun.elapsed();
+    ensure!(
+        job.get("log_end").and_then(Value::as_u64) == u64::try_from(LOG).ok(),
+        "not every byte is there: {job}"
+    );
+    let begun = Instant::now();
+    let name = format!("nimbus-bench-log-{}", std::process::id());
+    docker(&["run", "-d", "--name", &name, IMAGE, "sh", "-c", &line]).await?;
+    let status = Command::new("docker")
+        .args(["logs", "-f", &name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .await?;
+    ensure!(status.success(), "docker logs: {status}");
+    let peer = begun.elapsed();
+    docker(&["rm", "-f", &name]).await?;
+    let rate = |took: Duration| format!("{:.0} MiB/s", 64.0 / took.as_secs_f64());
+    report.add(
+        "GPU job: a log of 64 MiB, until it is in the database",
+        format!(
+            "{} ({:.2} ×)",
+            rate(took),
+            took.as_secs_f64() / peer.as_secs_f64()
+        ),
+        format!("docker logs -f {}", rate(peer)),
+        "reported",
+        true,
+    );
+    Ok(())
+}
+
+async fn queue(report: &mut Report, world: &World) -> Result<()> {
+    let few = runs(world).await?;
+    world.standing("paused").await?;
+    let mut took = vec![];
+    for _ in 0..QUEUE {
+        let begun = Instant::now();
+        let _ = world.submit("true").await?;
+        took.push(begun.elapsed());
+    }
+    let mut last = took.split_off(QUEUE - SAMPLE);
+    took.truncate(SAMPLE);
+    let (first, last) = (percentile(&mut took, 50), percentile(&mut last, 50));
+    report.add(
+        "GPU job: submit with 10 000 queued, p50",
+        ms(last),
+        format!("with none {}", ms(first)),
+        "≤ 1.5 ×",
+        last.as_secs_f64() <= 1.5 * first.as_secs_f64(),
+    );
+    world.standing("active").await?;
+    let many = drain(world).await?;
+    report.add(
+        "GPU job: no-op jobs in strict order with 10 000 queued",
+        format!("{many:.1}/s"),
+        format!("with few queued {few:.1}/s"),
+        "≥ 0.9 ×",
+        many >= 0.9 * few,
+    );
+    let request = world
+        .client
+        .post(format!("{}/api/settings/gpu/unpair", world.base));
+    world
+        .send(request.header("Host", "nimbus.example.org").json(&json!({})))
+        .await?;
+    Ok(())
+}
+
+/// No-op jobs one after the other: how many a second.
+async fn runs(world: &World) -> Result<f64> {
+    world.standing("paused").await?;
+    let mut ids = vec![];
+    for _ in 0..RUNS {
+        ids.push(world.submit("true").await?);
+    }
+    world.standing("active").await?;
+    let begun = Instant::now();
+    for id in &ids {
+        world.ended(id).await?;
+    }
+    Ok(f64::from(u32::try_from(RUNS)?) / begun.elapsed().as_secs_f64())
+}
+
+/// The same for the first jobs of the queue there is.
+async fn drain(world: &World) -> Result<f64> {
+    let begun = Instant::now();
+    let newest = world.submit("true").await?;
+    let left = async || -> Result<u64> {
+        let job = world.job(&newest).await?;
+        Ok(job.get("ahead").and_then(Value::as_u64).unwrap_or_default())
+    };
+    let start = left().await?;
+    let wanted = start.saturating_sub(u64::try_from(RUNS)?);
+    while left().await? > wanted {
+        ensure!(
+            begun.elapsed() < Duration::from_secs(120),
+            "the queue does not move"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(f64::from(u32::try_from(RUNS)?) / begun.elapsed().as_secs_f64())
+}
