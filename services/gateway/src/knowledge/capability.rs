@@ -136,9 +136,9 @@ capabilities![
     "subscriptions", "data", "Subscriptions", NotYet, Nothing, "/docs/capabilities.md", "";
     "scheduling", "data", "Scheduling", NotYet, Nothing, "/docs/capabilities.md", "";
     "functions", "data", "Functions", NotYet, Nothing, "/docs/capabilities.md", "";
-    "node.systemd", "nodes", "Units of systemd", NotYet, Nothing, "/docs/operate.md", "`nimbus start` runs under any service manager; units are not written by Nimbus.";
-    "node.quadlet", "nodes", "Quadlet units", NotYet, Nothing, "/docs/operate.md", "";
-    "compose.export", "nodes", "Compose export", NotYet, Nothing, "/docs/operate.md", "";
+    "node.systemd", "nodes", "Units of systemd", Available, Nothing, "/docs/node.md", "`nimbus node install --systemd`: for the system or an account, with socket activation, drift, upgrade with roll-back.";
+    "node.quadlet", "nodes", "Quadlet units", Available, Nothing, "/docs/node.md", "`nimbus node install --container`. Needs Podman 4.4 or newer on the host.";
+    "compose.export", "nodes", "Compose export", Available, Nothing, "/docs/compose.md", "Containers, a pod or kube YAML; what has no counterpart is a warning with file, line and key.";
     "machine", "nodes", "Machine VM on other systems than Linux", NotYet, Nothing, "/docs/capabilities.md", "Sandboxes run natively on Linux hosts.";
 ];
 
