@@ -31,6 +31,7 @@ mod follow;
 mod grants;
 mod header;
 mod identity;
+mod intake;
 mod jetstream;
 mod jwt;
 mod lease;

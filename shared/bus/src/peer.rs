@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderName, Message, Subject, Subscriber};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use nimbus_errors::{Code, Fault};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ use crate::bus::Bus;
 use crate::call::DEADLINE;
 use crate::error::BusError;
 use crate::exchange::{Question, Repeat};
+use crate::intake::Intake;
 use crate::jetstream::{STORAGE_LIMIT, nanos};
 use crate::{header, trace};
 
@@ -374,24 +375,12 @@ impl Drop for PeerServing {
 async fn receive(
     bus: Bus,
     endpoint: Arc<Endpoint>,
-    mut subscription: Subscriber,
+    subscription: Subscriber,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let mut draining = false;
-    loop {
-        let message = tokio::select! {
-            message = subscription.next() => message,
-            () = stop.cancelled(), if !draining => {
-                draining = true;
-                // What is already here is still answered; an error means that nothing more can come.
-                if subscription.drain().await.is_err() {
-                    return;
-                }
-                continue;
-            }
-        };
-        let Some(message) = message else { return };
+    let mut intake = Intake::new(subscription, stop);
+    while let Some(message) = intake.next().await {
         let Ok(permit) = Arc::clone(&endpoint.permits).try_acquire_owned() else {
             let fault = Fault::new(
                 Code::RateOverloaded,

@@ -30,6 +30,7 @@ use crate::call::DEADLINE;
 use crate::caller::{AccessToken, Caller, Incoming, Key, lacks};
 use crate::error::BusError;
 use crate::identity::Scope;
+use crate::intake::Intake;
 use crate::method::{Access, Method, Place, Retry};
 use crate::micro::{Counters, Micro};
 use crate::{header, trace, wire};
@@ -287,24 +288,12 @@ impl Drop for Serving {
 async fn receive(
     bus: Bus,
     endpoint: Arc<Endpoint>,
-    mut subscription: Subscriber,
+    subscription: Subscriber,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let mut draining = false;
-    loop {
-        let message = tokio::select! {
-            message = subscription.next() => message,
-            () = stop.cancelled(), if !draining => {
-                draining = true;
-                // What is already here is still served; an error means that nothing more can come.
-                if subscription.drain().await.is_err() {
-                    return;
-                }
-                continue;
-            }
-        };
-        let Some(message) = message else { return };
+    let mut intake = Intake::new(subscription, stop);
+    while let Some(message) = intake.next().await {
         let Ok(permit) = Arc::clone(&endpoint.permits).try_acquire_owned() else {
             let fault = Fault::new(
                 Code::RateOverloaded,
