@@ -38,6 +38,7 @@ struct Seen {
     method: String,
     path: String,
     key: String,
+    accept: String,
     authorized: bool,
     body: Vec<u8>,
 }
@@ -59,6 +60,7 @@ async fn take(State(portal): State<Portal>, request: Request) -> Response {
         method: parts.method.to_string(),
         path: parts.uri.to_string(),
         key: header("idempotency-key"),
+        accept: header("accept"),
         authorized: header("authorization") == format!("Bearer {TOKEN}"),
         body: body.to_vec(),
     });
@@ -158,9 +160,7 @@ impl World {
 }
 
 fn made(id: &str) -> Response {
-    let job =
-        json!({"data": {"id": id, "owner_id": "usr_1", "state": "queued", "command": ["\"id\":\"job_9\""]}});
-    (StatusCode::CREATED, axum::Json(job)).into_response()
+    (StatusCode::CREATED, format!("{id}\n")).into_response()
 }
 
 fn log(bytes: &[u8], end: usize, state: &str) -> Response {
@@ -291,9 +291,10 @@ async fn a_log_is_followed_to_the_byte_and_ends_as_its_job_did() {
         world.answer(StatusCode::SERVICE_UNAVAILABLE);
         world.answer(log(b"", 100, "running"));
         world.answer(log(&bytes[100..], 256, "failed"));
-        let ended = json!({"data": {"id": "job_1", "state": "failed", "exit_code": 7,
-            "error_msg": "it said \"no\"", "command": "echo '\"state\":\"succeeded\"'"}});
-        world.answer(axum::Json(ended));
+        world.answer(
+            "id         job_1\nstate      failed (7)\nimage      img\ncommand    echo 'state      succeeded'\n\
+             exit code  7\nerror      it said \"no\"\n",
+        );
         let output = world.run(guest, &["logs", "-f", "job_1"]).await;
         assert_eq!(
             (&output.stdout, output.status.code()),
@@ -301,16 +302,34 @@ async fn a_log_is_followed_to_the_byte_and_ends_as_its_job_did() {
             "{guest:?}: {output:?}"
         );
         assert!(
-            text(&output.stderr).contains("failed with exit code 7"),
+            text(&output.stderr).contains("failed with exit code 7: it said \"no\""),
             "{output:?}"
         );
-        let asked: Vec<String> = world.seen().into_iter().map(|seen| seen.path).collect();
+        let seen = world.seen();
+        assert_eq!(seen.last().map(|seen| seen.accept.as_str()), Some("text/plain"));
+        let asked: Vec<String> = seen.into_iter().map(|seen| seen.path).collect();
         let at = |offset: u32| format!("/api/gpu/jobs/job_1/logs?offset={offset}&limit=262144&wait_ms=20000");
         assert_eq!(
             asked,
             [at(0), at(100), at(100), at(100), "/api/gpu/jobs/job_1".to_owned()]
         );
     }
+}
+
+/// In JSON the job's own variables would stand beside what is asked for, under names of their owner's choice.
+#[tokio::test]
+async fn what_a_job_is_called_is_read_where_its_owner_writes_nothing() {
+    let world = World::start().await;
+    world.answer(made("job_1"));
+    let output = world
+        .run(Guest::Debian, &["submit", "-e", "id=job_2", "-e", "state=x", "img"])
+        .await;
+    assert_eq!(text(&output.stdout), "job_1\n", "{output:?}");
+    assert_eq!(world.seen()[0].accept, "text/plain");
+    world.answer((StatusCode::CREATED, "{\"data\":{\"id\":\"job_1\"}}"));
+    let output = world.run(Guest::Debian, &["submit", "img"]).await;
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("", Some(1)));
+    assert!(text(&output.stderr).contains("is no id"), "{output:?}");
 }
 
 #[tokio::test]
