@@ -322,13 +322,19 @@ async fn what_a_job_is_called_is_read_where_its_owner_writes_nothing() {
     let world = World::start().await;
     world.answer(made("job_1"));
     let output = world
-        .run(Guest::Debian, &["submit", "-e", "id=job_2", "-e", "state=x", "img"])
+        .run(
+            Guest::Debian,
+            &["submit", "-e", "id=job_2", "-e", "state=x", "img"],
+        )
         .await;
     assert_eq!(text(&output.stdout), "job_1\n", "{output:?}");
     assert_eq!(world.seen()[0].accept, "text/plain");
     world.answer((StatusCode::CREATED, "{\"data\":{\"id\":\"job_1\"}}"));
     let output = world.run(Guest::Debian, &["submit", "img"]).await;
-    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("", Some(1)));
+    assert_eq!(
+        (text(&output.stdout).as_str(), output.status.code()),
+        ("", Some(1))
+    );
     assert!(text(&output.stderr).contains("is no id"), "{output:?}");
 }
 
