@@ -210,12 +210,41 @@ ops() {
     return $result
 }
 
-# compose.yaml on the engine of this machine: everything once, every container killed, everything restarted.
+# compose.yaml on the engine of this machine: everything once, every container killed, everything restarted; then
+# the suites of one process, each test with a deployment of its own.
 compose() {
     engine || return 1
     ops/dev/engine.sh images nats postgres haproxy || return 1
     ops/image/build.py nimbus --binary "$binary" --strip --out target/image/test --tag nimbus.test/nimbus:1 --load || return 1
-    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/compose
+    local result=0
+    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/compose || result=1
+    deployed || result=1
+    return $result
+}
+
+deployed() {
+    local result=0 run=run-$$-$RANDOM left=0 kind skip
+    export NIMBUS_BIN=$binary NIMBUS_TEST_DEPLOYMENT=compose NIMBUS_TEST_RUN=$run
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --profile compose -p nimbus-tests || result=1
+    else
+        # The same selection.
+        mapfile -t skip < <(sed -n "s/^- test(=\\(.*\\))$/--skip\n\\1/p" .config/nextest.toml)
+        cargo test -p nimbus-tests --test it -- --test-threads 1 "${skip[@]}" system:: workloads:: || result=1
+    fi
+    unset NIMBUS_TEST_DEPLOYMENT NIMBUS_TEST_RUN
+    # A test that was killed could not clean up. That is a failure too.
+    for kind in container volume network; do
+        local shown=() removed=()
+        [ $kind != container ] || shown=(--all)
+        [ $kind = network ] || removed=(--force)
+        while read -r name; do
+            echo "left behind: $kind $name" >&2
+            docker $kind rm "${removed[@]}" "$name" >/dev/null
+            left=1
+        done < <(docker $kind ls "${shown[@]}" --quiet --filter label=io.nimbus.test=$run)
+    done
+    return $((result | left))
 }
 
 if [ "${1:-}" = clean ]; then

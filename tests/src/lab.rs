@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api};
+use crate::compose::reachable;
 use crate::process::output;
 use crate::server::{Server, Settings};
 use crate::wait::eventually;
@@ -19,7 +20,7 @@ pub const IMAGE: &str = "nimbus.test/busybox:1";
 /// How long a sandbox may take to start on a machine that is busy with other tests.
 pub const STARTS: Duration = Duration::from_secs(60);
 /// The label that names the host whose agent made a container or volume.
-const HOST_LABEL: &str = "io.nimbus.sandbox.host";
+pub(crate) const HOST_LABEL: &str = "io.nimbus.sandbox.host";
 
 /// Settings of a server that runs sandboxes under the name of `host`, with a token in `token`.
 #[must_use]
@@ -28,7 +29,10 @@ pub fn settings(host: &str, token: &Utf8Path) -> Settings {
         .without("NIMBUS_SANDBOX_ENGINE")
         .with("NIMBUS_SANDBOX_HOST", host)
         .with("NIMBUS_SANDBOX_WARM", 1)
-        .with("NIMBUS_SANDBOX_EGRESS_INTERNAL", "127.0.0.0/8")
+        .with(
+            "NIMBUS_SANDBOX_EGRESS_INTERNAL",
+            format!("127.0.0.0/8,{}/32", reachable()),
+        )
         .with("NIMBUS_ADMIN_TOKEN_FILE", token)
 }
 
@@ -72,7 +76,10 @@ impl Lab {
         let token = dir.path().join("admin-token");
         let settings = change(settings(&host, &token));
         let server = Server::start(&output, "nimbus", &dir.path().join("data"), &settings).await;
-        let operator = operator(&server.url(), &token);
+        let operator = match server.operator_token().await {
+            Some(known) => Api::anonymous(&server.url()).with_token(&known),
+            None => operator(&server.url(), &token),
+        };
         Self {
             server,
             operator,

@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod bus;
+pub mod compose;
 pub mod database;
 pub mod events;
 pub mod gpu;

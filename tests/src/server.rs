@@ -1,4 +1,5 @@
-//! Servers: processes with their settings, which can be killed and started again.
+//! Servers: processes with their settings, which can be killed and started again. What is asked for as
+//! `nimbus start` may be a deployment of `compose.yaml` instead: see [`compose`].
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
@@ -8,12 +9,20 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::process::{Process, binary, command, free_port};
+use crate::compose::{self, Deployment};
+use crate::process::{Process, binary, command, free_port, kill};
 use crate::sim::{PveSim, TOKEN_ID, TOKEN_SECRET};
 use crate::wait::eventually;
 
 /// How long a server may take to get ready on a machine that is busy with other tests.
 const READY: Duration = Duration::from_secs(60);
+
+/// How long the portal of a new server may take to answer, whatever else is not there yet.
+#[must_use]
+pub fn portal_bound() -> Duration {
+    // Twenty containers, and a database that is made first.
+    Duration::from_secs(if compose::wanted() { 60 } else { 15 })
+}
 
 /// The environment of a server.
 #[derive(Clone, Debug, Default)]
@@ -66,13 +75,26 @@ impl Settings {
         self
     }
 
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// The names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &String)> {
         self.0.iter()
     }
 }
 
-/// A server process.
+/// What a server is.
+#[derive(Debug)]
+enum Running {
+    Process(Process),
+    Compose(Deployment),
+}
+
+/// A server.
 #[derive(Debug)]
 pub struct Server {
     name: String,
@@ -80,7 +102,7 @@ pub struct Server {
     settings: Settings,
     output: Utf8PathBuf,
     port: Option<u16>,
-    process: Process,
+    running: Running,
     /// What it said about itself when it was ready.
     pub facts: Value,
     /// How long it took to get ready.
@@ -90,8 +112,9 @@ pub struct Server {
 impl Server {
     /// `nimbus start` with its data in `data`, ready.
     pub async fn start(output: &Utf8Path, name: &str, data: &Utf8Path, settings: &Settings) -> Self {
-        let settings = settings.clone().with("NIMBUS_DATA_DIR", data);
-        Self::run(output, name, &["start"], Some(free_port()), settings).await
+        let mut server = Self::launch(output, name, data, settings);
+        server.wait_ready().await;
+        server
     }
 
     /// `nimbus serve SERVICE`, ready.
@@ -108,14 +131,14 @@ impl Server {
         settings: Settings,
     ) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let process = launch(output, name, &args, port, &settings);
+        let running = Running::Process(launch(output, name, &args, port, &settings));
         let mut server = Self {
             name: name.to_owned(),
             args,
             settings,
             output: output.to_owned(),
             port,
-            process,
+            running,
             facts: Value::Null,
             took: Duration::ZERO,
         };
@@ -127,15 +150,23 @@ impl Server {
     #[must_use]
     pub fn launch(output: &Utf8Path, name: &str, data: &Utf8Path, settings: &Settings) -> Self {
         let settings = settings.clone().with("NIMBUS_DATA_DIR", data);
-        let (args, port) = (vec!["start".to_owned()], Some(free_port()));
-        let process = launch(output, name, &args, port, &settings);
+        let args = vec!["start".to_owned()];
+        let (running, port) = if compose::wanted() {
+            let deployment = Deployment::launch(output, name, &settings);
+            let port = deployment.port();
+            (Running::Compose(deployment), port)
+        } else {
+            let port = free_port();
+            let process = launch(output, name, &args, Some(port), &settings);
+            (Running::Process(process), port)
+        };
         Self {
             name: name.to_owned(),
             args,
             settings,
             output: output.to_owned(),
-            port,
-            process,
+            port: Some(port),
+            running,
             facts: Value::Null,
             took: Duration::ZERO,
         }
@@ -144,8 +175,13 @@ impl Server {
     /// Waits until it says that it is ready, and its port too.
     pub async fn wait_ready(&mut self) {
         let begun = Instant::now();
-        let file = self.output.join(format!("{}.json", self.name));
-        self.facts = self.process.ready(&file, READY).await;
+        match &mut self.running {
+            Running::Process(process) => {
+                let file = self.output.join(format!("{}.json", self.name));
+                self.facts = process.ready(&file, READY).await;
+            }
+            Running::Compose(deployment) => deployment.started().await,
+        }
         self.took = begun.elapsed();
         if self.port.is_some() {
             let api = Api::anonymous(&self.url());
@@ -172,24 +208,77 @@ impl Server {
     }
 
     /// Its process.
-    pub const fn process(&mut self) -> &mut Process {
-        &mut self.process
+    ///
+    /// # Panics
+    /// When it is a deployment.
+    #[track_caller]
+    pub fn process(&mut self) -> &mut Process {
+        match &mut self.running {
+            Running::Process(process) => process,
+            Running::Compose(deployment) => panic!("there is no single process of {deployment:?}"),
+        }
     }
 
-    /// Kills it without a warning.
+    /// Kills it without a warning; of a deployment all, also bus and database.
     pub async fn kill(&mut self) {
-        self.process.kill().await;
+        match &mut self.running {
+            Running::Process(process) => process.kill().await,
+            Running::Compose(deployment) => deployment.kill().await,
+        }
+    }
+
+    /// Kills its bus only.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn kill_bus(&self) {
+        match &self.running {
+            Running::Process(process) => {
+                let children = process.children();
+                let is_nats = |pid: &u32| {
+                    std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                        .is_ok_and(|line| line.contains("nats"))
+                };
+                let nats = children.iter().copied().find(is_nats);
+                kill(nats.unwrap_or_else(|| panic!("no nats-server among {children:?}")));
+            }
+            Running::Compose(deployment) => deployment.kill_bus(),
+        }
+    }
+
+    /// The operator's token of a deployment; that of a process is in its file.
+    pub async fn operator_token(&self) -> Option<String> {
+        match &self.running {
+            Running::Process(_) => None,
+            Running::Compose(deployment) => Some(deployment.token().await),
+        }
+    }
+
+    /// Whether nothing of it has ended since it was started.
+    pub fn is_up(&mut self) -> bool {
+        match &mut self.running {
+            Running::Process(process) => process.ended().is_none(),
+            Running::Compose(deployment) => deployment.is_up(),
+        }
     }
 
     /// Asks it to end.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.process.terminate(Duration::from_secs(30)).await
+        match &mut self.running {
+            Running::Process(process) => process.terminate(Duration::from_secs(30)).await,
+            Running::Compose(deployment) => deployment.terminate().await,
+        }
     }
 
     /// Starts it again, with the same data under the same port.
     pub async fn restart(&mut self) {
-        assert!(self.process.ended().is_some(), "{} still runs", self.name);
-        self.process = launch(&self.output, &self.name, &self.args, self.port, &self.settings);
+        match &mut self.running {
+            Running::Process(process) => {
+                assert!(process.ended().is_some(), "{} still runs", self.name);
+                *process = launch(&self.output, &self.name, &self.args, self.port, &self.settings);
+            }
+            Running::Compose(deployment) => deployment.restart(&self.settings),
+        }
         self.wait_ready().await;
     }
 

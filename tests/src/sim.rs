@@ -7,6 +7,7 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::api::http_client;
+use crate::compose::reachable;
 use crate::process::{Process, binary, command};
 use crate::wait::eventually;
 
@@ -106,7 +107,7 @@ impl PveSim {
             .args([
                 "pve-sim",
                 "--listen",
-                "127.0.0.1:0",
+                &format!("{}:0", reachable()),
                 "--nodes",
                 "3",
                 "--token-id",

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use nimbus_tests::api::machine;
-use nimbus_tests::process::{binary, command, kill, output};
+use nimbus_tests::compose::reachable;
+use nimbus_tests::process::{binary, command, output};
+use nimbus_tests::server::portal_bound;
 use nimbus_tests::sim::{TOKEN_ID, TOKEN_SECRET};
 use nimbus_tests::world::first_user;
 use nimbus_tests::{Api, Opening, Server, Settings, eventually};
@@ -17,6 +19,8 @@ async fn a_restart_keeps_everything() {
         .login("ada@example.org", nimbus_tests::api::PASSWORD)
         .await;
     let row = world.make("web-1").await;
+    // The look that follows a sign-in has been by then.
+    let _ = world.admin.touch("/api/ips/reconcile").await.data();
     let operations = world.admin.get("/api/operations").await.data();
     let addresses = world.admin.addresses().await;
     let status = world.server.terminate().await;
@@ -53,15 +57,7 @@ async fn a_killed_bus_comes_back_and_nothing_is_lost() {
     let mut world = Opening::of("system", "a_killed_bus").slow(0.02).start().await;
     let names: Vec<String> = (0..4).map(|n| format!("web-{n}")).collect();
     let operations = futures::future::join_all(names.iter().map(|name| world.admin.order(name))).await;
-    let children = world.server.process().children();
-    let nats = children
-        .iter()
-        .copied()
-        .find(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("nats"))
-        })
-        .unwrap_or_else(|| panic!("no nats-server among {children:?}"));
-    kill(nats);
+    world.server.kill_bus();
     for operation in &operations {
         eventually(
             "the operation has succeeded",
@@ -80,7 +76,7 @@ async fn a_killed_bus_comes_back_and_nothing_is_lost() {
         )
         .await;
     }
-    assert!(world.server.process().ended().is_none(), "the server survives");
+    assert!(world.server.is_up(), "the server survives");
     let _ = world.make("after").await;
     world.agree().await;
 }
@@ -183,12 +179,12 @@ async fn without_a_cluster_it_says_what_is_missing() {
 async fn a_dead_or_silent_cluster_delays_nothing() {
     let output = output("system", "a_dead_cluster");
     // Takes connections, and never says a word.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = tokio::net::TcpListener::bind((reachable(), 0)).await.unwrap();
     let closed = nimbus_tests::process::free_port();
     for (name, port) in [("silent", silent.local_addr().unwrap().port()), ("dead", closed)] {
         let dir = camino_tempfile::tempdir().unwrap();
         let settings = Settings::bare()
-            .with("PROXMOX_HOST", format!("http://127.0.0.1:{port}"))
+            .with("PROXMOX_HOST", format!("http://{}:{port}", reachable()))
             .with("PROXMOX_TOKEN_ID", TOKEN_ID)
             .with("PROXMOX_TOKEN_SECRET", TOKEN_SECRET)
             .with("NIMBUS_PVE_REQUEST_TIMEOUT", "1s")
@@ -200,7 +196,7 @@ async fn a_dead_or_silent_cluster_delays_nothing() {
         let nobody = Api::anonymous(&server.url());
         eventually(
             "the portal answers",
-            Duration::from_secs(15),
+            portal_bound(),
             async || {
                 Api::try_send(nobody.request(http::Method::GET, "/"))
                     .await

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use nimbus_tests::api::machine;
+use nimbus_tests::compose::reachable;
 use nimbus_tests::{Opening, eventually};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
@@ -111,7 +112,7 @@ async fn collect(
 #[tokio::test]
 async fn a_collector_gets_the_same_trace() {
     let (send, mut seen) = mpsc::unbounded_channel();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind((reachable(), 0)).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let collector = axum::Router::new()
         .route("/v1/traces", post(collect))

@@ -1,5 +1,6 @@
 //! What a sandbox can and cannot do, asked from inside of it.
 
+use nimbus_tests::compose::reachable;
 use nimbus_tests::{Lab, Tenant, eventually};
 use serde_json::json;
 use std::time::Duration;
@@ -29,18 +30,14 @@ async fn inside_there_is_nobody_else() {
     let routes = tenant.prints(&id, &["cat", "/proc/net/route"]).await;
     assert_eq!(routes.lines().count(), 1, "only the heading: {routes}");
     // The host, the bus, a metadata service: there is no way to any address.
-    let nats = lab.server.facts["nats_url"]
-        .as_str()
-        .unwrap()
-        .rsplit_once(':')
-        .unwrap()
-        .1
-        .to_owned();
+    let server = lab.server.url();
+    let nats = lab.server.facts["nats_url"].as_str().unwrap_or(&server);
+    let nats = nats.rsplit_once(':').unwrap().1;
     for (address, port) in [
         ("169.254.169.254", "80"),
         ("172.17.0.1", "22"),
         ("1.1.1.1", "53"),
-        ("127.0.0.1", nats.as_str()),
+        ("127.0.0.1", nats),
     ] {
         let ran = tenant.exec(&id, &["nc", "-w", "2", address, port]).await;
         assert_ne!(ran["exitCode"], 0, "{address}:{port}: {ran}");
@@ -141,7 +138,7 @@ async fn limits_are_hit_and_reported() {
 
 /// Answers every connection with one line of HTTP.
 async fn web() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind((reachable(), 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -162,22 +159,23 @@ async fn egress_is_denied_and_then_allowed_by_rule() {
     let lab = Lab::start(SUITE, "egress").await;
     let tenant = lab.tenant("demo").await;
     let (open, shut) = (web().await, web().await);
+    let host = reachable();
     let mut body = Tenant::body(&["sleep", "3600"]);
     body["spec"]["network"] = json!({"egress": {"allow": [
-        {"name": "web", "protocol": "http", "host": "127.0.0.1", "port": open, "allowInternalIps": true, "methods": ["GET"]},
+        {"name": "web", "protocol": "http", "host": host, "port": open, "allowInternalIps": true, "methods": ["GET"]},
         {"name": "raw", "protocol": "tcp", "host": "localhost", "port": shut, "allowInternalIps": true},
     ]}});
     let id = tenant.ready(&body).await;
     let sealed = tenant.idle().await;
 
-    let url = format!("http://127.0.0.1:{open}/page");
+    let url = format!("http://{host}:{open}/page");
     assert_eq!(
         tenant
             .prints(&id, &["wget", "-q", "-O", "-", "-Y", "on", &url])
             .await,
         "found\n"
     );
-    let denied = format!("http://127.0.0.1:{shut}/page");
+    let denied = format!("http://{host}:{shut}/page");
     let ran = tenant
         .exec(&id, &["wget", "-q", "-O", "-", "-Y", "on", &denied])
         .await;
