@@ -141,6 +141,7 @@ impl Agent {
             run(account::creation(&self.layout.base))?;
         }
         let mut record = AgentRecord::read(&self.layout)?.unwrap_or_default();
+        record.place = Some(self.binary.clone());
         for (folder, mode, owned) in folders(&self.layout) {
             record.folders.extend(files::make_folder(&folder, mode)?);
             if owned {

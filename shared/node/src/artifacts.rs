@@ -290,7 +290,13 @@ fn container(install: &Install, facts: &Facts) -> Result<UnitFile, NodeError> {
     }
     file.section("Service")?
         .set("Restart", "on-failure")?
-        .set("RestartSec", "2")?;
+        .set("RestartSec", "2")?
+        .comment(
+            "Wrong settings and refusals, such as an admin token that is too old, do not heal by themselves.",
+        )
+        .set("RestartPreventExitStatus", "2 3")?
+        .comment("The first start may have to fetch the image.")
+        .set("TimeoutStartSec", "900")?;
     // The generator applies this at every reload: `systemctl enable` refuses units that are generated.
     if request.enable {
         file.section("Install")?.set("WantedBy", "default.target")?;
@@ -419,6 +425,13 @@ mod tests {
                 unit.value("Container", "Notify")
             ),
             (None, None)
+        );
+        assert_eq!(
+            (
+                unit.value("Service", "RestartPreventExitStatus"),
+                unit.value("Service", "TimeoutStartSec")
+            ),
+            (Some("2 3"), Some("900"))
         );
         let newer = Facts {
             podman: Some((5, 2)),

@@ -8,7 +8,9 @@ use nimbus_units::State;
 use serde::Serialize;
 
 use crate::account;
+use crate::agent::AGENT_UNIT;
 use crate::commands::Commands;
+use crate::installed::Installed;
 use crate::layout::{Layout, Scope, Target};
 use crate::manifest::Manifest;
 use crate::plan::podman;
@@ -116,12 +118,11 @@ pub fn diagnose(
         user(&mut probes, &environment, commands);
     }
     let manifest = Manifest::read(layout).ok().flatten();
-    let installed = manifest
-        .as_ref()
-        .filter(|manifest| manifest.request.target == target);
+    let installed = Installed::read(layout, target).ok().flatten();
+    let joined = matches!(installed, Some(Installed::Agent(_)));
     match target {
         Target::Systemd => {
-            let place = installed.and_then(|manifest| manifest.request.binary.clone());
+            let place = installed.map(|installed| installed.place(layout));
             binary(
                 &mut probes,
                 &place.unwrap_or_else(|| layout.binary.clone()),
@@ -207,9 +208,12 @@ pub fn diagnose(
             ),
             "run install with sudo, or with --user",
         );
+        // The agent of a deployment elsewhere has none.
         let (ok, detail, remedy) = token;
-        probes.add("admin_token", Advice, ok, detail, remedy);
-        engine(&mut probes, layout, commands);
+        if !joined {
+            probes.add("admin_token", Advice, ok, detail, remedy);
+        }
+        engine(&mut probes, layout, joined, commands);
     }
     probes.0
 }
@@ -332,11 +336,16 @@ fn quadlet(probes: &mut Probes, commands: &dyn Commands) {
     );
 }
 
-fn engine(probes: &mut Probes, layout: &Layout, commands: &dyn Commands) {
+fn engine(probes: &mut Probes, layout: &Layout, joined: bool, commands: &dyn Commands) {
     let group = account::engine_group(commands);
-    let drop_in = layout.units.join(crate::artifacts::ENGINE_DROP_IN).exists();
+    let granted = if joined {
+        let unit = std::fs::read_to_string(layout.units.join(AGENT_UNIT)).unwrap_or_default();
+        unit.lines().any(|line| line.starts_with("SupplementaryGroups="))
+    } else {
+        layout.units.join(crate::artifacts::ENGINE_DROP_IN).exists()
+    };
     let (ok, detail) = match (&group, layout.scope) {
-        (Some(group), Scope::System) if drop_in => (true, format!("the service is in the group {group}")),
+        (Some(group), Scope::System) if granted => (true, format!("the service is in the group {group}")),
         (Some(group), Scope::System) => (false, format!("the service is not in the group {group}")),
         (Some(group), Scope::User) => {
             let member = commands
@@ -360,7 +369,11 @@ fn engine(probes: &mut Probes, layout: &Layout, commands: &dyn Commands) {
         Level::Advice,
         ok,
         detail,
-        "sandboxes need Docker or Podman: install one, then run install again with --overwrite",
+        if joined {
+            "sandboxes need Docker or Podman: install one, then run join again with another token and --overwrite"
+        } else {
+            "sandboxes need Docker or Podman: install one, then run install again with --overwrite"
+        },
     );
     let cgroup = Utf8Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     probes.add(

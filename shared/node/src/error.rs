@@ -188,7 +188,7 @@ impl NodeError {
             }
             Self::NotInstalled { .. } => "nimbus node install --systemd --enable --now",
             Self::RolledBack { .. } | Self::Down { .. } => "nimbus node logs",
-            Self::Command { .. } => "nimbus node doctor",
+            Self::Command { .. } => "nimbus node logs, or nimbus node doctor",
             _ => return None,
         })
     }

@@ -75,6 +75,9 @@ impl Manifest {
 pub(crate) struct AgentRecord {
     /// The program, if installing put it there.
     pub(crate) binary: Option<CopiedBinary>,
+    /// Where the program is, whoever put it there.
+    #[serde(default)]
+    pub(crate) place: Option<Utf8PathBuf>,
     /// Folders that were not there before, deepest first.
     pub(crate) folders: Vec<Utf8PathBuf>,
 }

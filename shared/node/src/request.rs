@@ -96,6 +96,11 @@ impl Request {
                     }
                     warnings.push(format!("{image} is a tag, which can be moved: add the digest"));
                 }
+                // Inside, it listens on every address; what is published outside is another matter.
+                warnings.push(format!(
+                    "the container starts only with an admin token that was rotated within 30 days: `{}podman run --rm -v nimbus-data:/var/lib/nimbus {image} auth rotate-admin` puts one there",
+                    if layout.scope == Scope::System { "sudo " } else { "" }
+                ));
             }
         }
         let binary = self.binary.clone().unwrap_or_else(|| layout.binary.clone());
@@ -230,7 +235,13 @@ mod tests {
             change(&mut request);
             request.check(&layout(), "")
         };
-        assert_eq!(container(|_| ()).unwrap().warnings.len(), 1);
+        let warnings = container(|_| ()).unwrap().warnings;
+        assert!(
+            warnings.len() == 2
+                && warnings[0].contains("add the digest")
+                && warnings[1].contains("`sudo podman run --rm -v nimbus-data:/var/lib/nimbus ghcr.io/nimbus/nimbus:1.2.3 auth rotate-admin`"),
+            "{warnings:?}"
+        );
         assert!(container(|request| request.image = None).is_err());
         assert!(container(|request| request.socket_activation = true).is_err());
         assert!(container(|request| request.require_digest = true).is_err());

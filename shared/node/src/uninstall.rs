@@ -257,6 +257,10 @@ impl Removal {
                 done.removed.push(folder.clone());
             }
         }
+        // When settings were kept the last time, so was their folder, and nobody remembers who made it.
+        if self.purge && files::remove_empty(&self.layout.config) {
+            done.removed.push(self.layout.config.clone());
+        }
         Ok(done)
     }
 }

@@ -13,8 +13,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::commands::Commands;
 use crate::error::NodeError;
 use crate::files;
+use crate::installed::Installed;
 use crate::layout::{Layout, Target};
-use crate::manifest::{CopiedBinary, Manifest};
+use crate::manifest::Manifest;
 use crate::plan::allowed;
 use crate::probe;
 use crate::request::probe_address;
@@ -62,20 +63,18 @@ impl Upgrade {
     /// and does not; everything else leaves the old one running.
     pub fn run(&self, commands: &dyn Commands, mut say: impl FnMut(&str)) -> Result<Upgraded, NodeError> {
         let scope = self.layout.scope;
-        let mut manifest = Manifest::read(&self.layout)?.ok_or(NodeError::NotInstalled {
-            scope: scope.as_str(),
-        })?;
-        if manifest.request.target == Target::Container {
+        let mut installed = Installed::read(&self.layout, Target::Systemd)?;
+        if installed.is_none() && Manifest::read(&self.layout)?.is_some() {
             return Err(NodeError::Usage {
                 reason: "a container gets another release through `nimbus node install --container --image … --overwrite --now`".to_owned(),
             });
         }
+        let installed = installed.as_mut().ok_or(NodeError::NotInstalled {
+            scope: scope.as_str(),
+        })?;
         allowed(scope)?;
-        let place = manifest
-            .request
-            .binary
-            .clone()
-            .unwrap_or_else(|| self.layout.binary.clone());
+        let unit = installed.unit();
+        let place = installed.place(&self.layout);
         let new = version(commands, &self.program)?;
         if files::digest(&place)? == files::digest(&self.program)? {
             return Ok(Upgraded::Same { version: new });
@@ -86,8 +85,11 @@ impl Upgrade {
             let words = systemctl(&["is-active", "--quiet", unit]);
             commands.run(&words).is_ok_and(|ran| ran.ok())
         };
-        let serves =
-            active("nimbus.service") || (manifest.request.socket_activation && active("nimbus.socket"));
+        let node = installed.node().map(|manifest| &manifest.request);
+        let socket = node.is_some_and(|request| request.socket_activation);
+        let serves = active(unit) || (socket && active("nimbus.socket"));
+        // An agent has no address to ask: its unit counts as started once it is ready.
+        let address = node.map(|request| probe_address(request.listen));
 
         let staged = files::stage(&self.program, &place)?;
         let kept = files::keep(&place)?;
@@ -95,37 +97,39 @@ impl Upgrade {
         say(&format!("{place}: {old} -> {new}"));
         if !serves {
             files::remove(&kept)?;
-            self.record(&mut manifest, &place)?;
+            installed.replaced(&self.layout)?;
             return Ok(Upgraded::Placed { from: old, to: new });
         }
-        let address = probe_address(manifest.request.listen);
         let start = |say: &mut dyn FnMut(&str)| -> Result<(), String> {
-            say("restarting nimbus.service");
-            let restart = systemctl(&["restart", "nimbus.service"]);
+            say(&format!("restarting {unit}"));
+            let restart = systemctl(&["restart", unit]);
             match commands.run(&restart) {
                 Ok(ran) if ran.ok() => {}
                 Ok(ran) => return Err(first_line(&ran.stderr)),
                 Err(error) => return Err(error.to_string()),
             }
+            let Some(address) = address else {
+                return Ok(());
+            };
             say(&format!("waiting for http://{address}/ready"));
             probe::wait(address, self.ready_within, || {
-                if active("nimbus.service") {
+                if active(unit) {
                     Ok(())
                 } else {
-                    Err("nimbus.service is not active any more".to_owned())
+                    Err(format!("{unit} is not active any more"))
                 }
             })
         };
         let Err(reason) = start(&mut say) else {
             files::remove(&kept)?;
-            self.record(&mut manifest, &place)?;
+            installed.replaced(&self.layout)?;
             return Ok(Upgraded::Serves { from: old, to: new });
         };
         say(&format!("{new} failed: {reason}"));
         files::swap(&kept, &place)?;
         say(&format!("{place}: {new} -> {old}"));
         // Too many failed starts in a row would forbid the good one.
-        let _ = commands.run(&systemctl(&["reset-failed", "nimbus.service"]));
+        let _ = commands.run(&systemctl(&["reset-failed", unit]));
         Err(match start(&mut say) {
             Ok(()) => NodeError::RolledBack { new, old, reason },
             Err(after) => NodeError::Down {
@@ -135,18 +139,6 @@ impl Upgrade {
                 after,
             },
         })
-    }
-
-    fn record(&self, manifest: &mut Manifest, place: &Utf8Path) -> Result<(), NodeError> {
-        // A program that somebody else put there stays theirs: uninstalling leaves it.
-        if manifest.binary.is_some() {
-            manifest.binary = files::digest(place)?.map(|sha256| CopiedBinary {
-                path: place.to_owned(),
-                sha256,
-            });
-            manifest.write(&self.layout)?;
-        }
-        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::artifacts::{self, Facts, names};
 use crate::commands::Commands;
 use crate::error::NodeError;
 use crate::files;
+use crate::installed::Installed;
 use crate::layout::{Layout, Target};
 use crate::manifest::Manifest;
 use crate::plan::podman;
@@ -110,11 +111,10 @@ pub fn verify(
     commands: &dyn Commands,
 ) -> Result<Vec<Check>, NodeError> {
     let scope = layout.scope;
-    let manifest = Manifest::read(layout)?
-        .filter(|manifest| manifest.request.target == target)
-        .ok_or(NodeError::NotInstalled {
-            scope: scope.as_str(),
-        })?;
+    let installed = Installed::read(layout, target)?.ok_or(NodeError::NotInstalled {
+        scope: scope.as_str(),
+    })?;
+    let unit = installed.unit();
     let mut checks = Vec::new();
     let found = drift(layout, target, mirrors, commands)?;
     for (path, drift) in &found {
@@ -124,7 +124,7 @@ pub fn verify(
             drift.state.as_str(),
         ));
     }
-    if let Some(copied) = &manifest.binary {
+    if let Some(copied) = installed.copied() {
         let digest = files::digest(&copied.path)?;
         let detail = match &digest {
             None => "there is none".to_owned(),
@@ -164,7 +164,7 @@ pub fn verify(
     let show = scope.systemctl(&[
         "show",
         "--property=LoadState,ActiveState,SubState,NeedDaemonReload",
-        "nimbus.service",
+        unit,
     ]);
     let shown = commands.must(&show)?;
     let value = |name: &str| {
@@ -178,8 +178,9 @@ pub fn verify(
         (state, "yes") => format!("{state}, and its file has changed since: systemctl daemon-reload"),
         (state, _) => state.to_owned(),
     };
-    checks.push(Check::new("nimbus.service is loaded", loaded, detail));
-    let waiting = manifest.request.socket_activation && {
+    checks.push(Check::new(format!("{unit} is loaded"), loaded, detail));
+    let node = installed.node().map(|manifest| &manifest.request);
+    let waiting = node.is_some_and(|request| request.socket_activation) && {
         let words = scope.systemctl(&["is-active", "--quiet", "nimbus.socket"]);
         commands.run(&words).is_ok_and(|ran| ran.ok())
     };
@@ -188,15 +189,15 @@ pub fn verify(
         (false, true) => "the socket waits for the first connection".to_owned(),
         _ => format!("{} ({})", value("ActiveState"), value("SubState")),
     };
-    checks.push(Check::new("nimbus.service runs", active || waiting, detail));
-    if active {
-        let address = crate::request::probe_address(manifest.request.listen);
+    checks.push(Check::new(format!("{unit} runs"), active || waiting, detail));
+    if let (true, Some(request)) = (active, node) {
+        let address = crate::request::probe_address(request.listen);
         let (ok, detail) = match probe::ask(address) {
             Answer::Ready => (true, format!("http://{address}/ready answers 200")),
             Answer::Tls => (true, format!("{address} answers with TLS")),
             Answer::NotReady(reason) => (false, reason),
         };
-        checks.push(Check::new("nimbus.service is ready", ok, detail));
+        checks.push(Check::new(format!("{unit} is ready"), ok, detail));
     }
     Ok(checks)
 }

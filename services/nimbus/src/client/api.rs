@@ -308,6 +308,13 @@ impl Api {
             .bytes()
             .await
             .map_err(|error| self.unreachable(what, &error))?;
+        // Some routes answer a failure without the envelope of the others.
+        if !status.is_success()
+            && let Ok(Failure { error, fault }) = serde_json::from_slice(&bytes)
+            && (error.is_some() || fault.is_some())
+        {
+            return Err(refusal(error, fault, status, what));
+        }
         let envelope: Envelope = serde_json::from_slice(&bytes).map_err(|_| {
             strange(
                 what,

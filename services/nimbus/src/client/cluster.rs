@@ -1,9 +1,11 @@
 //! `nimbus cluster`: the deployment itself.
 
+use nimbus_errors::Code;
 use nimbus_model::Hostname;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
+use url::Url;
 
 use super::ClientArgs;
 use super::api::read;
@@ -96,18 +98,39 @@ pub(crate) async fn run(args: ClusterArgs) -> Outcome {
             let what = "could not make a join token";
             let body = json!({ "host": host });
             let request = api.request(Method::POST, &["hosts", "join-tokens"]).json(&body);
-            let (page, _) = api.answer(request, what).await?;
+            let (page, _) = api.answer(request, what).await.map_err(|problem| {
+                if problem.is(Code::OpConflict) {
+                    problem.next("let it listen to them first: NIMBUS_BUS_LISTEN of a node, ops/compose/hosts.yaml of a deployment")
+                } else {
+                    problem
+                }
+            })?;
             if format == Format::Json {
                 return output::json(&page.data);
             }
             let token = page.data.get("token").and_then(serde_json::Value::as_str);
             output::say(format_args!(
-                "On the host that is to join, within a quarter of an hour:\n  nimbus node join {} --token-file FILE\nThe token, for that file:",
-                api.base()
+                "On the host that is to join, within a quarter of an hour:\n  sudo nimbus node join {} --token-file FILE\nThe token, for that file:",
+                for_others(api.base())
             ));
             output::line(token.unwrap_or_default())
         }
     }
+}
+
+/// The address of the portal on another host, as far as this one knows it.
+fn for_others(base: &Url) -> String {
+    let is_loopback = match base.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => true,
+    };
+    if is_loopback {
+        let port = base.port().map_or_else(String::new, |port| format!(":{port}"));
+        return format!("{}://ADDRESS-OF-THE-PORTAL{port}", base.scheme());
+    }
+    base.as_str().trim_end_matches('/').to_owned()
 }
 
 fn print(deployment: &Deployment) -> Outcome {

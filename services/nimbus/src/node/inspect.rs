@@ -74,19 +74,18 @@ pub(super) fn status(args: StatusArgs) -> Outcome<ExitCode> {
             output::say(drift.diff.trim_end());
         }
     }
-    pass(
-        &layout
-            .scope
-            .systemctl(&["status", "--no-pager", "nimbus.service"]),
-    )
+    let unit = nimbus_node::unit(&layout, args.which.target()).map_err(|error| problem(&error))?;
+    pass(&layout.scope.systemctl(&["status", "--no-pager", unit]))
 }
 
 pub(super) fn logs(args: LogsArgs) -> Outcome<ExitCode> {
-    let unit = match args.which.layout()?.scope {
+    let layout = args.which.layout()?;
+    let flag = match layout.scope {
         Scope::System => "--unit",
         Scope::User => "--user-unit",
     };
-    let mut words = vec!["journalctl", "--no-pager", unit, "nimbus.service"];
+    let unit = nimbus_node::unit(&layout, args.which.target()).map_err(|error| problem(&error))?;
+    let mut words = vec!["journalctl", "--no-pager", flag, unit];
     if args.follow {
         words.push("--follow");
     }
@@ -158,7 +157,8 @@ pub(super) fn doctor(args: DoctorArgs) -> Outcome<ExitCode> {
         lines.push(format!("podman: {}", available("podman")));
     }
     lines.push(format!("artifact_dir: {}", layout.artifacts(target)));
-    lines.push("service: nimbus.service".to_owned());
+    let unit = nimbus_node::unit(&layout, target).unwrap_or("nimbus.service");
+    lines.push(format!("service: {unit}"));
     if failed.is_empty() {
         lines.push("diagnostics: ok".to_owned());
     } else {

@@ -121,7 +121,8 @@ pub(super) async fn join(args: JoinArgs) -> Outcome {
     for command in &done.ran {
         output::say(format_args!("ran: {command}"));
     }
-    output::line(&format!("Joined: {name} runs sandboxes for {}.", args.url))
+    let url = args.url.as_str().trim_end_matches('/');
+    output::line(&format!("Joined: {name} runs sandboxes for {url}."))
 }
 
 /// The token, without the line break that editors add.
