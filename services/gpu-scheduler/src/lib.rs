@@ -54,6 +54,7 @@ const MIGRATIONS: &[Migration] = migrations![
         sqlite: include_str!("../migrations/0002_chunk.sqlite.sql"),
         postgres: include_str!("../migrations/0002_chunk.postgres.sql"),
     },
+    "0003_endpoints" => include_str!("../migrations/0003_endpoints.sql"),
 ];
 
 /// Serves until `ctx.stop` fires. Ready once every subscription is live; no box need be there.

@@ -14,7 +14,7 @@ use nimbus_model::{Hostname, JobId, Timestamp};
 use nimbus_proto::auth::{BusUser, MintBus, Secret};
 use nimbus_proto::event::{GpuSettingsChanged, GpuWorkerRemoved};
 use nimbus_proto::gpu::{Pairing, PairingRequest, Unpaired};
-use nimbus_store::{Tx, both, execute, reading, sqlx};
+use nimbus_store::{StoreError, Tx, both, execute, reading, sqlx};
 use tracing::{info, warn};
 
 use crate::error::GpuError;
@@ -22,6 +22,7 @@ use crate::plane::{After, Plane};
 use crate::queue::DEFAULT_POOL;
 use crate::rows::{JobRow, job_columns, lock_job, lock_worker, lock_workers, locking, read_worker};
 use crate::secret::{fresh, hash};
+use crate::settings::read_settings_in;
 
 /// How long a pairing token is good.
 const GOOD: Duration = Duration::from_secs(300);
@@ -200,10 +201,10 @@ impl Plane {
         key: &Secret,
     ) -> Result<(), GpuError> {
         const CLOSE: &str = "UPDATE gpu_settings SET pairing = NULL, pairing_until = NULL, pairing_worker = NULL, enabled = 1 WHERE id = 1";
-        const PAIR: &str = "INSERT INTO gpu_worker (name, pool, state, standing, token, address, model, base_url, paired_at)
-            VALUES ($1, $2, 'new', 'active', $3, $4, $5, $6, $7)
+        const PAIR: &str = "INSERT INTO gpu_worker (name, pool, state, standing, token, address, model, base_url, paired_at, inference_key)
+            VALUES ($1, $2, 'new', 'active', $3, $4, $5, $6, $7, $8)
             ON CONFLICT (name) DO UPDATE SET state = 'new', token = excluded.token, address = excluded.address,
-                model = excluded.model, base_url = excluded.base_url, link = '', paired_at = excluded.paired_at";
+                model = excluded.model, base_url = excluded.base_url, link = '', paired_at = excluded.paired_at, inference_key = excluded.inference_key";
         let sql = locking(tx, OPEN);
         let open: Open = both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .fetch_one(c)
@@ -215,6 +216,17 @@ impl Plane {
             return Err(OTHER);
         }
         let base_url = newcomer.base_url();
+        let used = read_settings_in(tx).await?.base_url;
+        // One that somebody uses is not replaced unasked, unless it is this box under another address.
+        let serves = used.is_empty()
+            || lock_worker(tx, name)
+                .await?
+                .is_some_and(|before| before.base_url == used);
+        let key = if base_url.is_empty() {
+            None
+        } else {
+            self.seal_key(key)?
+        };
         execute!(tx, sqlx::query(CLOSE))?;
         execute!(
             tx,
@@ -226,9 +238,13 @@ impl Plane {
                 .bind(&newcomer.model)
                 .bind(&base_url)
                 .bind(now)
+                .bind(&key)
         )?;
-        if !base_url.is_empty() {
-            self.use_endpoint(tx, &base_url, &newcomer.model, key).await?;
+        if !base_url.is_empty() && (serves || used == base_url) {
+            self.use_endpoint(tx, &base_url, &newcomer.model, key.as_deref())
+                .await?;
+        } else if serves && !used.is_empty() {
+            self.use_another_box(tx).await?;
         }
         if let Some(row) = lock_worker(tx, name).await? {
             self.tell_worker(tx, &row).await?;
@@ -257,15 +273,14 @@ impl Plane {
     async fn unpair_in(&self, tx: &mut Tx, only: Option<Hostname>) -> Result<(Unpaired, After), GpuError> {
         const REMOVE: &str = "DELETE FROM gpu_worker WHERE name = $1";
         const QUEUED: &str = concat!("SELECT ", job_columns!(), " FROM gpu_job WHERE state = 'queued'");
-        const CLOSE: &str =
-            "UPDATE gpu_settings SET pairing = NULL, pairing_until = NULL, pairing_worker = NULL,
-                enabled = $1, base_url = $2, inference_model = $3, api_key = $4
-            WHERE id = 1";
+        const CLOSE: &str = "UPDATE gpu_settings SET pairing = NULL, pairing_until = NULL, pairing_worker = NULL, enabled = $1 WHERE id = 1";
         let mut after = After::default();
         let mut unpaired = Unpaired {
             cancelled_jobs: 0,
             workers: vec![],
         };
+        // In the order of a registration, which also has both.
+        let settings = read_settings_in(tx).await?;
         let (gone, left): (Vec<_>, Vec<_>) = lock_workers(tx)
             .await?
             .into_iter()
@@ -307,38 +322,39 @@ impl Plane {
                 unpaired.cancelled_jobs += 1;
             }
         }
-        let settings = read_settings_in(tx).await?;
         let served = gone
             .iter()
             .any(|row| !row.base_url.is_empty() && row.base_url == settings.base_url);
         let enabled = !left.is_empty() && settings.enabled != 0;
-        let (base_url, model, key) = if served || left.is_empty() {
-            (String::new(), String::new(), None)
-        } else {
-            (settings.base_url, settings.inference_model, settings.api_key)
-        };
-        execute!(
-            tx,
-            sqlx::query(CLOSE)
-                .bind(i64::from(enabled))
-                .bind(base_url)
-                .bind(model)
-                .bind(key)
-        )?;
+        execute!(tx, sqlx::query(CLOSE).bind(i64::from(enabled)))?;
+        if served || left.is_empty() {
+            self.use_another_box(tx).await?;
+        }
         self.tell(tx, &GpuSettingsChanged { enabled }).await?;
         Ok((unpaired, after))
     }
+
+    /// The box in use serves no more: of those that do, the one that was paired last takes its place.
+    async fn use_another_box(&self, tx: &mut Tx) -> Result<(), GpuError> {
+        let next = serving_box(tx).await?.unwrap_or_default();
+        self.use_endpoint(tx, &next.base_url, &next.model, next.inference_key.as_deref())
+            .await
+    }
 }
 
-async fn read_settings_in(tx: &mut Tx) -> Result<crate::settings::SettingsRow, GpuError> {
-    const SQL: &str =
-        "SELECT enabled, base_url, inference_model, api_key, job_quota FROM gpu_settings WHERE id = 1";
-    let sql = locking(tx, SQL);
-    Ok(both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .fetch_one(c)
-        .await)?)
+/// What a box serves.
+#[derive(Default, sqlx::FromRow)]
+struct Serving {
+    base_url: String,
+    model: String,
+    inference_key: Option<String>,
 }
 
+async fn serving_box(tx: &mut Tx) -> Result<Option<Serving>, StoreError> {
+    const SQL: &str = "SELECT base_url, model, inference_key FROM gpu_worker
+        WHERE base_url <> '' ORDER BY paired_at DESC, name LIMIT 1";
+    both!(tx, |c| sqlx::query_as(SQL).fetch_optional(c).await)
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,11 +3,11 @@
 use nimbus_proto::auth::Secret;
 use nimbus_proto::event::GpuSettingsChanged;
 use nimbus_proto::gpu::{Endpoint, Injection, PutSettingsRequest, Settings};
-use nimbus_store::{Store, StoreError, Tx, execute, reading, sqlx};
+use nimbus_store::{Store, StoreError, Tx, both, execute, reading, sqlx};
 
 use crate::error::GpuError;
 use crate::plane::{After, Plane};
-use crate::rows::read_workers;
+use crate::rows::{locking, read_workers};
 
 /// What the sealed key of the endpoint belongs to.
 const KEY: &str = "gpu_settings/1/api_key";
@@ -24,10 +24,30 @@ pub(crate) struct SettingsRow {
     pub job_quota: i64,
 }
 
+const READ: &str =
+    "SELECT enabled, base_url, inference_model, api_key, job_quota FROM gpu_settings WHERE id = 1";
+
 pub(crate) async fn read_settings(store: &Store) -> Result<SettingsRow, StoreError> {
-    const SQL: &str =
-        "SELECT enabled, base_url, inference_model, api_key, job_quota FROM gpu_settings WHERE id = 1";
-    reading!(store, |c| sqlx::query_as(SQL).fetch_one(c).await)
+    reading!(store, |c| sqlx::query_as(READ).fetch_one(c).await)
+}
+
+/// To be changed in this transaction.
+pub(crate) async fn read_settings_in(tx: &mut Tx) -> Result<SettingsRow, StoreError> {
+    let sql = locking(tx, READ);
+    both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .fetch_one(c)
+        .await)
+}
+
+/// The sealed key of the box that serves at an address.
+async fn endpoint_of_box(tx: &mut Tx, base_url: &str) -> Result<Option<String>, StoreError> {
+    const SQL: &str = "SELECT inference_key FROM gpu_worker
+        WHERE base_url = $1 AND base_url <> '' ORDER BY paired_at DESC, name LIMIT 1";
+    let found: Option<Option<String>> = both!(tx, |c| sqlx::query_scalar(SQL)
+        .bind(base_url)
+        .fetch_optional(c)
+        .await)?;
+    Ok(found.flatten())
 }
 
 /// The base of an endpoint as it is kept: without a slash or `/v1` at its end.
@@ -79,9 +99,7 @@ impl Plane {
     }
 
     pub(crate) async fn put_settings(&self, request: PutSettingsRequest) -> Result<Settings, GpuError> {
-        const PUT: &str =
-            "UPDATE gpu_settings SET enabled = $1, base_url = $2, inference_model = $3 WHERE id = 1";
-        const PUT_KEY: &str = "UPDATE gpu_settings SET api_key = $1 WHERE id = 1";
+        const PUT: &str = "UPDATE gpu_settings SET enabled = $1, base_url = $2, inference_model = $3, api_key = $4 WHERE id = 1";
         const PUT_QUOTA: &str = "UPDATE gpu_settings SET job_quota = $1 WHERE id = 1";
         let base_url = base_url(&request.base_url)?;
         let quota = request.job_quota.map(i64::from);
@@ -97,16 +115,21 @@ impl Plane {
         self.store
             .write(move |tx| {
                 Box::pin(async move {
+                    let before = read_settings_in(tx).await?;
+                    let key = match key {
+                        Some(key) => key,
+                        None if before.base_url == base_url => before.api_key,
+                        // A key is not shown to another address than the one it was made for.
+                        None => endpoint_of_box(tx, &base_url).await?,
+                    };
                     execute!(
                         tx,
                         sqlx::query(PUT)
                             .bind(i64::from(enabled))
                             .bind(base_url)
                             .bind(model)
+                            .bind(key)
                     )?;
-                    if let Some(key) = key {
-                        execute!(tx, sqlx::query(PUT_KEY).bind(key))?;
-                    }
                     if let Some(quota) = quota {
                         execute!(tx, sqlx::query(PUT_QUOTA).bind(quota))?;
                     }
@@ -120,7 +143,7 @@ impl Plane {
     }
 
     /// The key as it is stored; none for an empty one, which stands for "asks for no key".
-    fn seal_key(&self, key: &Secret) -> Result<Option<String>, GpuError> {
+    pub(crate) fn seal_key(&self, key: &Secret) -> Result<Option<String>, GpuError> {
         let text = key.reveal().trim();
         if text.is_empty() {
             return Ok(None);
@@ -140,11 +163,10 @@ impl Plane {
         tx: &mut Tx,
         base_url: &str,
         model: &str,
-        key: &Secret,
+        key: Option<&str>,
     ) -> Result<(), GpuError> {
         const USE: &str =
             "UPDATE gpu_settings SET base_url = $1, inference_model = $2, api_key = $3 WHERE id = 1";
-        let key = self.seal_key(key)?;
         execute!(tx, sqlx::query(USE).bind(base_url).bind(model).bind(key))?;
         Ok(())
     }

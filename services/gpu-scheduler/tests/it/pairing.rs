@@ -5,8 +5,8 @@ use std::time::Duration;
 use nimbus_errors::Code;
 use nimbus_gpu_wire::Phase;
 use nimbus_proto::gpu::{
-    CheckPairing, CreatePairing, GetEndpoint, GetInjection, GetSettings, JobState, PairingRequest, Register,
-    Unpair, WorkerState,
+    CheckPairing, CreatePairing, GetEndpoint, GetInjection, GetSettings, JobState, PairingRequest,
+    PutSettings, PutSettingsRequest, Register, Unpair, WorkerState,
 };
 use nimbus_store::testing::{on_both, sqlite};
 
@@ -83,13 +83,44 @@ async fn a_box_with_a_model_is_the_endpoint_and_its_key_is_kept_sealed() {
     let settings = world.ask::<GetSettings>(&world.admin, &()).await.unwrap();
     assert!(settings.enabled && settings.configured && settings.job_quota == 5);
 
-    // A second box without a model leaves it as it is; without the first there is none.
+    // Neither a second box without a model nor one with another replaces it unasked.
     world.gx("gx2").await;
-    let endpoint = world.gateway.call::<GetEndpoint>(&()).await.unwrap().unwrap();
-    assert_eq!(endpoint.model, "tiny");
-    let gone = Some("gx1".parse().unwrap());
-    world.ask::<Unpair>(&world.admin, &gone).await.unwrap();
-    assert_eq!(world.gateway.call::<GetEndpoint>(&()).await.unwrap(), None);
+    let mut other = registration(&world.token().await, "gx3");
+    other.model = "large".into();
+    other.port = 8124;
+    let other = world.gateway.call::<Register>(&other).await.unwrap();
+    let used = async || {
+        let endpoint = world.gateway.call::<GetEndpoint>(&()).await.unwrap();
+        endpoint.map(|used| (used.model, used.api_key.map(|key| key.reveal().to_owned())))
+    };
+    let tiny = Some(("tiny".into(), Some(registered.inference_api_key.clone())));
+    assert_eq!(used().await, tiny);
+
+    // Asked for, it is the one that is used, with the key that was made for it. A key stays with its address.
+    let put = async |base_url: &str, model: &str| {
+        let request = PutSettingsRequest {
+            enabled: true,
+            base_url: base_url.into(),
+            inference_model: model.into(),
+            api_key: None,
+            job_quota: None,
+        };
+        world.ask::<PutSettings>(&world.admin, &request).await.unwrap();
+    };
+    let large = Some(("large".into(), Some(other.inference_api_key)));
+    put(&other.base_url, "large").await;
+    assert_eq!(used().await, large);
+    put("http://127.0.0.1:9", "else").await;
+    assert_eq!(used().await, Some(("else".into(), None)));
+    put(&registered.base_url, "tiny").await;
+    assert_eq!(used().await, tiny);
+
+    // Without it, the other takes its place; without any box that serves there is none.
+    let gone = |name: &str| Some(name.parse().unwrap());
+    world.ask::<Unpair>(&world.admin, &gone("gx1")).await.unwrap();
+    assert_eq!(used().await, large);
+    world.ask::<Unpair>(&world.admin, &gone("gx3")).await.unwrap();
+    assert_eq!(used().await, None);
     let injection = provisioner.call::<GetInjection>(&()).await.unwrap().unwrap();
     assert_eq!(injection.model, None);
 }
