@@ -63,6 +63,7 @@ export const PROVISION = [
   "Start VM",
   "Wait for guest",
   "Commit address",
+  "Prepare GPU access",
   "Finish",
 ] as const;
 
