@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nimbus_bus::{Bus, Call, Key, Method};
 use nimbus_errors::Fault;
 use nimbus_model::{Clock, UserId};
 use nimbus_proto::auth::{Setup, SetupStatus};
+use nimbus_proto::gpu::GetEndpoint;
 use nimbus_proto::ippool::{PoolStatus, Status};
 use nimbus_proto::node::{ClusterHealth, Health};
+use nimbus_proto::workloads::Offers;
 use nimbus_telemetry::{Metrics, Traces};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,9 @@ use crate::hub::Hub;
 use crate::inference::Inference;
 use crate::principals::{Principal, Principals};
 use crate::throttle::Throttle;
+
+/// How long a service is waited for that was never asked before and may not be there.
+const FIRST_PROBE: Duration = Duration::from_millis(300);
 
 /// Shared by all requests; clones are cheap.
 #[derive(Clone)]
@@ -45,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) streams: StreamSlots,
     pub(crate) inference: Inference,
     state: Mutex<Option<(Instant, Arc<Deployment>)>>,
+    optional: Optional,
 }
 
 impl std::ops::Deref for App {
@@ -60,17 +66,56 @@ pub(crate) struct Deployment {
     pub(crate) auth: Result<SetupStatus, Fault>,
     pub(crate) pool: Result<PoolStatus, Fault>,
     pub(crate) cluster: Result<ClusterHealth, Fault>,
+    /// Services that an installation may do without; those that have never answered are left out.
+    pub(crate) optional: [(&'static str, Option<bool>); 2],
 }
 
 impl Deployment {
     /// The bus and each service, and whether it answers.
     pub(crate) fn services(&self, bus: bool) -> BTreeMap<&'static str, bool> {
-        BTreeMap::from([
+        let mut services = BTreeMap::from([
             ("bus", bus),
             ("auth", self.auth.is_ok()),
             ("ippool", self.pool.is_ok()),
             ("provisioner", self.cluster.is_ok()),
-        ])
+        ]);
+        let there = self.optional.iter();
+        services.extend(there.filter_map(|(name, answers)| Some((*name, (*answers)?))));
+        services
+    }
+}
+
+/// Services that an installation may do without. Nothing says whether it does: one that has answered
+/// once is there from then on, and missed when it answers no more.
+#[derive(Debug, Default)]
+struct Optional(std::sync::Mutex<HashMap<&'static str, Standing>>);
+
+/// What is known of such a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It was never asked.
+    New,
+    /// It was asked, and has never answered.
+    Absent,
+    /// It has answered.
+    Known,
+}
+
+impl Optional {
+    /// How a service stands that is asked now. Until it answers it is absent, for whoever asks next.
+    fn ask(&self, name: &'static str) -> Standing {
+        let mut all = self.lock();
+        let before = all.get(name).copied().unwrap_or(Standing::New);
+        all.entry(name).or_insert(Standing::Absent);
+        before
+    }
+
+    fn answered(&self, name: &'static str) {
+        self.lock().insert(name, Standing::Known);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Standing>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -102,6 +147,7 @@ impl App {
             streams: StreamSlots::new(config.streams_per_user),
             inference: Inference::default(),
             state: Mutex::default(),
+            optional: Optional::default(),
             bus,
             clock,
             config,
@@ -160,14 +206,50 @@ impl App {
         {
             return Arc::clone(deployment);
         }
-        let (auth, pool, cluster) = tokio::join!(
+        let (auth, pool, cluster, workloads, gpu) = tokio::join!(
             timed(&self.metrics, self.bus.call::<Setup>(&()).timeout(PROBE)),
             timed(&self.metrics, self.bus.call::<Status>(&()).timeout(PROBE)),
             timed(&self.metrics, self.bus.call::<Health>(&()).timeout(CLUSTER_PROBE)),
+            self.optional::<Offers>(),
+            self.optional::<GetEndpoint>(),
         );
-        let deployment = Arc::new(Deployment { auth, pool, cluster });
+        let optional = [(Offers::SERVICE, workloads), (GetEndpoint::SERVICE, gpu)];
+        let deployment = Arc::new(Deployment {
+            auth,
+            pool,
+            cluster,
+            optional,
+        });
         *state = Some((Instant::now(), Arc::clone(&deployment)));
         deployment
+    }
+
+    /// Whether a service answers that an installation may do without; `None` if it never has. Nobody waits
+    /// long for one that may not be there.
+    async fn optional<M: Method<Request = ()>>(&self) -> Option<bool> {
+        let standing = self.optional.ask(M::SERVICE);
+        let app = self.clone();
+        let asking = tokio::spawn(async move {
+            let call = app.bus.call::<M>(&()).timeout(PROBE);
+            // Nobody shall be alarmed by what is not there on purpose.
+            let answer = if standing == Standing::Known {
+                timed(&app.metrics, call).await
+            } else {
+                call.into_future().await
+            };
+            if answer.is_ok() {
+                app.optional.answered(M::SERVICE);
+            }
+            answer.is_ok()
+        });
+        match standing {
+            Standing::Known => Some(asking.await.unwrap_or(false)),
+            Standing::New => {
+                let answers = tokio::time::timeout(FIRST_PROBE, asking).await;
+                answers.is_ok_and(|asked| asked.unwrap_or(false)).then_some(true)
+            }
+            Standing::Absent => None,
+        }
     }
 }
 
@@ -206,6 +288,27 @@ impl StreamSlots {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_that_never_answered_is_not_missed() {
+        let fault = || Fault::new(nimbus_errors::Code::ServiceUnavailable, "away");
+        let services = |workloads, gpu| {
+            let deployment = Deployment {
+                auth: Ok(SetupStatus { has_users: true }),
+                pool: Err(fault()),
+                cluster: Err(fault()),
+                optional: [("workloads", workloads), ("gpu", gpu)],
+            };
+            deployment.services(true)
+        };
+        let without = services(None, None);
+        assert!(!without.contains_key("workloads") && !without.contains_key("gpu"));
+        let with = services(Some(true), Some(false));
+        assert_eq!(
+            (with["workloads"], with["gpu"], with["auth"]),
+            (true, false, true)
+        );
+    }
 
     #[test]
     fn streams_of_one_user_are_counted_and_given_back() {
