@@ -16,7 +16,7 @@ use nimbus_model::RequestId;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use crate::access::{Kind, Origin, Peer, Presented, check_origin, for_machines};
+use crate::access::{Kind, Origin, Peer, Presented, box_credential, check_origin, for_machines};
 use crate::config::limits::{HEADER_BYTES, OPERATION, REQUEST};
 use crate::envelope::{Answer, ApiError, Face, answering};
 use crate::proxy::Foreign;
@@ -42,6 +42,8 @@ const WAITING: [&str; 14] = [
     "/p/{port}/{token}/{*path}",
     "/api/gpu/v1/{*path}",
 ];
+/// What boxes with GPUs say.
+const BOXES: &str = "/api/gpu/worker/";
 /// Routes that say nothing about where time goes.
 const UNTRACED: [&str; 5] = ["/health", "/ready", "/metrics", "/api/health", "/api/events"];
 
@@ -70,7 +72,7 @@ pub(crate) async fn pass(State(app): State<App>, mut request: Request, next: Nex
         check_head(&request)?;
         check_machine(&presented, request.uri().path())?;
         if is_api {
-            check_rate(&app, &presented, origin)?;
+            check_rate(&app, &presented, origin, &request)?;
             let (parts, body) = request.into_parts();
             check_origin(&parts, &presented)?;
             request = Request::from_parts(parts, body);
@@ -188,7 +190,12 @@ fn check_machine(presented: &Presented, path: &str) -> Answer<()> {
 }
 
 /// A sender we know pays for themselves, everybody else for their address.
-fn check_rate(app: &App, presented: &Presented, origin: Origin) -> Answer<()> {
+fn check_rate(app: &App, presented: &Presented, origin: Origin, request: &Request) -> Answer<()> {
+    if request.uri().path().starts_with(BOXES)
+        && let Some(digest) = box_credential(request.headers())
+    {
+        return Ok(app.throttle.gpu_box(&digest, origin.client)?);
+    }
     let known = match presented {
         Presented::Credential(credential) => app.principals.known(credential),
         Presented::Nothing | Presented::Malformed => None,

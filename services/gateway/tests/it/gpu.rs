@@ -2,6 +2,7 @@
 
 use nimbus_bus::Method as _;
 use nimbus_errors::Code;
+use nimbus_gateway::GatewayConfig;
 use nimbus_gpu_wire::Command;
 use nimbus_proto::gpu::{JobState, WorkerClaim};
 use reqwest::{Method, StatusCode};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::peers::Person::{Ada, Bob, BobsMachine, BobsReader, Eve};
 use crate::plane::{PAIRING, WORKER};
-use crate::world::{World, answer, refusal, within};
+use crate::world::{World, answer, config, refusal, within};
 
 async fn text(request: reqwest::RequestBuilder) -> (u16, String) {
     let response = request.header("accept", "text/plain").send().await.unwrap();
@@ -483,6 +484,32 @@ async fn boxes_are_shown_without_what_concerns_administrators() {
         world.get(Ada, "/api/gpu/usage?all=true&days=7").await.1["data"][0]["prompt_tokens"],
         10
     );
+}
+
+#[tokio::test]
+async fn a_box_is_heard_however_loud_its_neighbours_are() {
+    let tight = GatewayConfig {
+        rate_address: 1,
+        burst_address: 3,
+        rate_user: 100,
+        burst_user: 100,
+        ..config()
+    };
+    let world = World::with(tight, true).await;
+    let beat = serde_json::to_value(nimbus_proto::gpu::WorkerBeat::sample_request().beat).unwrap();
+    let say = |token: &'static str| {
+        world
+            .plain(Method::POST, "/api/gpu/worker/beat")
+            .bearer_auth(token)
+            .json(&beat)
+    };
+    assert_eq!(answer(say(WORKER)).await.0, 200);
+    // Somebody guesses tokens until the address has nothing left.
+    while refusal(say("0f")).await.0 != 429 {}
+    for _ in 0..10 {
+        assert_eq!(answer(say(WORKER)).await.0, 200);
+    }
+    assert_eq!(refusal(say("0f")).await.0, 429);
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use nimbus_bus::Key;
-use nimbus_errors::Code;
+use nimbus_errors::{Code, Fault};
 use nimbus_gpu_wire::{
     Assignment, Beat, BeatReply, Command, OFFSET_HEADER, Outcome, StatusReport, WORKER_HEADER,
 };
@@ -30,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Refused;
-use crate::access::Origin;
+use crate::access::{Origin, box_credential, box_token};
 use crate::envelope::{Answer, ApiError, request_id, wants_text};
 use crate::extract::{Body, Id, Params, bytes_of};
 use crate::public;
@@ -149,8 +149,24 @@ fn lines(registered: &RegisteredView) -> String {
 /// A worker, by what it shows.
 struct Worker {
     credential: WorkerCredential,
+    judge: Judge,
     /// Whether it knows the protocol.
     is_current: bool,
+}
+
+/// Remembers whether the scheduler took a credential for good.
+#[derive(Clone, Copy)]
+struct Judge([u8; 32]);
+
+impl Judge {
+    fn of<T>(self, app: &App, answer: Result<T, Fault>) -> Result<T, Fault> {
+        match &answer {
+            Ok(_) => app.throttle.judged(&self.0, true),
+            Err(fault) if fault.is(Code::GpuWorkerUnknown) => app.throttle.judged(&self.0, false),
+            Err(_) => {}
+        }
+        answer
+    }
 }
 
 impl FromRequestParts<App> for Worker {
@@ -164,17 +180,15 @@ impl FromRequestParts<App> for Worker {
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or_default()
         };
-        let token = text(AUTHORIZATION.as_str())
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .filter(|token| (1..=256).contains(&token.len()))
-            .ok_or_else(|| ApiError::unauthorized("missing bearer token"))?;
+        let missing = || ApiError::unauthorized("missing bearer token");
+        let token = box_token(&parts.headers).ok_or_else(missing)?;
+        let judge = Judge(box_credential(&parts.headers).ok_or_else(missing)?);
         Ok(Self {
             credential: WorkerCredential {
                 worker: text(WORKER_HEADER).chars().take(64).collect(),
                 token: Secret::new(token),
             },
+            judge,
             is_current: parts.headers.contains_key(PROTOCOL_HEADER),
         })
     }
@@ -192,7 +206,8 @@ async fn beat(State(app): State<App>, worker: Worker, Body(beat): Body<Beat>) ->
         credential: worker.credential,
         beat,
     };
-    Ok(Json(app.ask_keyed::<WorkerBeat>(key(), &request).await?))
+    let answer = app.ask_keyed::<WorkerBeat>(key(), &request).await;
+    Ok(Json(worker.judge.of(&app, answer)?))
 }
 
 fn key() -> Key {
@@ -258,7 +273,8 @@ async fn claim(
         credential: worker.credential,
         wait_ms: query.wait_ms.unwrap_or(CLAIM_WAIT_MS).min(CLAIM_WAIT_MS),
     };
-    let assignment = app.ask_keyed::<WorkerClaim>(key(), &request).await?;
+    let answer = app.ask_keyed::<WorkerClaim>(key(), &request).await;
+    let assignment = worker.judge.of(&app, answer)?;
     Ok(match assignment {
         None => StatusCode::NO_CONTENT.into_response(),
         Some(assignment) if worker.is_current => Json(assignment).into_response(),
@@ -305,8 +321,9 @@ async fn log(
     Id(id): Id<JobId>,
     request: Request,
 ) -> Answer<Response> {
+    let judge = worker.judge;
     let (counts, request) = chunk(worker, id, request).await?;
-    let ack = app.ask_keyed::<WorkerLog>(key(), &request).await?;
+    let ack = judge.of(&app, app.ask_keyed::<WorkerLog>(key(), &request).await)?;
     Ok(if counts {
         Json(ack).into_response()
     } else {
@@ -326,8 +343,9 @@ async fn artifact(
     Id(id): Id<JobId>,
     request: Request,
 ) -> Answer<Response> {
+    let judge = worker.judge;
     let (_, request) = chunk(worker, id, request).await?;
-    let ack = app.ask_keyed::<WorkerArtifact>(key(), &request).await?;
+    let ack = judge.of(&app, app.ask_keyed::<WorkerArtifact>(key(), &request).await)?;
     Ok(Json(ack).into_response())
 }
 
@@ -363,7 +381,9 @@ async fn status(
         job: id.to_string(),
         outcome,
     };
-    let ack = app.ask_keyed::<WorkerFinish>(key(), &request).await?;
+    let ack = worker
+        .judge
+        .of(&app, app.ask_keyed::<WorkerFinish>(key(), &request).await)?;
     Ok(if is_full {
         Json(ack).into_response()
     } else {
