@@ -196,4 +196,41 @@ mod tests {
             }
         }
     }
+
+    /// Two types of one name would be one schema, whichever comes last.
+    #[test]
+    fn every_schema_has_a_name_of_its_own() {
+        let mut open = vec![std::path::PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src"
+        ))];
+        let mut seen = std::collections::BTreeMap::new();
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                let entries = std::fs::read_dir(&path).expect("the sources are there");
+                open.extend(entries.map(|entry| entry.expect("and can be read").path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("sources are text");
+            let mut is_schema = false;
+            for line in text
+                .lines()
+                .map(|line| line.trim().trim_start_matches("pub(crate) "))
+            {
+                if line.starts_with("#[derive(") {
+                    is_schema = line.contains("ToSchema");
+                }
+                let named = line
+                    .strip_prefix("struct ")
+                    .or_else(|| line.strip_prefix("enum "));
+                if let Some(rest) = named.filter(|_| is_schema) {
+                    let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+                    let before = seen.insert(rest[..end].to_owned(), path.clone());
+                    assert_eq!(before, None, "{} is also in {}", &rest[..end], path.display());
+                    is_schema = false;
+                }
+            }
+        }
+        assert!(seen.len() > 100, "{}", seen.len());
+    }
 }

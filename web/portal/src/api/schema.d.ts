@@ -4421,6 +4421,45 @@ export interface components {
             /** @description The machine, `vm_…`. */
             id?: string | null;
         };
+        /** @description A health check. */
+        HealthCheckView: {
+            /** @description What is tried: `http` a request, `tcp` a connection, `exec` a command. */
+            kind: components["schemas"]["ProbeWord"];
+            /** @description For `http`: the path, beginning with `/`. */
+            path?: string | null;
+            /**
+             * Format: int32
+             * @description The port inside; for `http` the first published one when it is left out.
+             */
+            port?: number | null;
+            /**
+             * Format: int32
+             * @description For `http`: the status that passes; 200 to 399 when it is left out.
+             */
+            expectStatus?: number | null;
+            /**
+             * Format: int32
+             * @description How often; 10000 when it is left out.
+             */
+            intervalMs?: number;
+            /**
+             * Format: int32
+             * @description For how long; 1000 when it is left out.
+             */
+            timeoutMs?: number;
+            /**
+             * Format: int32
+             * @description Failures in a row until it counts; 3 when it is left out.
+             */
+            retries?: number;
+            /**
+             * Format: int32
+             * @description How long after the start failures do not count.
+             */
+            startPeriodMs?: number;
+            /** @description Whether an unhealthy sandbox is restarted as if its process had failed. */
+            restartOnUnhealthy?: boolean;
+        };
         /** @description Whether the server lives, and whether it reaches the cluster. Not enveloped. */
         HealthView: {
             /** @description Always true: the server answers. */
@@ -5558,12 +5597,18 @@ export interface components {
             /** @description Why there is no public SSH endpoint. */
             tunnel_error?: string | null;
         };
-        /** @description Bounds on what a tenant's active sandboxes use together, and what they use. */
+        /** @description Machines that the caller has and may have. */
         QuotaView: {
-            /** @description The bounds. */
-            limit: components["schemas"]["AmountsView"];
-            /** @description What is used. */
-            used: components["schemas"]["AmountsView"];
+            /**
+             * Format: int32
+             * @description Machines that the caller has.
+             */
+            used: number;
+            /**
+             * Format: int32
+             * @description Machines that the caller may have; null for no limit.
+             */
+            limit?: number | null;
         };
         /** @description Whether the cluster can be asked. */
         ReachableView: {
@@ -5862,7 +5907,7 @@ export interface components {
             /** @description What is mounted into it. */
             mounts?: components["schemas"]["MountView"][] | null;
             lifecycle?: components["schemas"]["LifecycleBody"] | null;
-            health?: components["schemas"]["HealthView"] | null;
+            health?: components["schemas"]["HealthCheckView"] | null;
             /**
              * Format: int64
              * @description When it is stopped, in milliseconds after its creation: 1000 to 86400000.
@@ -6190,7 +6235,7 @@ export interface components {
             mounts: components["schemas"]["MountView"][];
             /** @description When it is restarted and how it is stopped. */
             lifecycle: components["schemas"]["LifecycleView"];
-            health?: components["schemas"]["HealthView"] | null;
+            health?: components["schemas"]["HealthCheckView"] | null;
             /**
              * Format: int64
              * @description When it is stopped, after its creation.
@@ -6438,6 +6483,13 @@ export interface components {
             /** @description Its id. */
             id: string;
         };
+        /** @description Bounds on what a tenant's active sandboxes use together, and what they use. */
+        TenantQuotaView: {
+            /** @description The bounds. */
+            limit: components["schemas"]["AmountsView"];
+            /** @description What is used. */
+            used: components["schemas"]["AmountsView"];
+        };
         /** @description A tenant. */
         TenantView: {
             /** @description Its id. */
@@ -6447,7 +6499,7 @@ export interface components {
             /** @description Whether it is being deleted. */
             deleting: boolean;
             /** @description What it may use and uses. */
-            quota: components["schemas"]["QuotaView"];
+            quota: components["schemas"]["TenantQuotaView"];
             /** @description Which fields a create may set. */
             policy: components["schemas"]["PolicyView"];
         };

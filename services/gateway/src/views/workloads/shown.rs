@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 
 use super::RedactedView;
 use super::spec::{
-    EgressView, HealthView, MountView, NetworkView, OwnerView, PortView, RestartView, RuleView, SecretUseView,
+    EgressView, HealthCheckView, MountView, NetworkView, OwnerView, PortView, RestartView, RuleView,
+    SecretUseView,
 };
 use super::words::IsolationWord;
 
@@ -37,7 +38,7 @@ pub(crate) struct ShownSpecView {
     pub lifecycle: LifecycleView,
     /// How its health is found out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health: Option<HealthView>,
+    pub health: Option<HealthCheckView>,
     /// When it is stopped, after its creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
@@ -192,7 +193,7 @@ impl From<w::ShownSpec> for ShownSpecView {
                 restart_policy: spec.restart.into(),
                 stop_timeout_ms: spec.stop_timeout_ms,
             },
-            health: spec.health.map(HealthView::from),
+            health: spec.health.map(HealthCheckView::from),
             ttl_ms: spec.ttl_ms,
             idle_timeout_ms: spec.idle_timeout_ms,
             read_only_root: spec.read_only_root,

@@ -35,7 +35,7 @@ pub(crate) struct SandboxSpecBody {
     /// When it is restarted and how it is stopped.
     pub lifecycle: Option<LifecycleBody>,
     /// How its health is found out.
-    pub health: Option<HealthView>,
+    pub health: Option<HealthCheckView>,
     /// When it is stopped, in milliseconds after its creation: 1000 to 86400000.
     pub ttl_ms: Option<u64>,
     /// After how long without a command, a connection or an open session it is stopped, in milliseconds.
@@ -481,7 +481,7 @@ pub(crate) enum ProbeWord {
 /// A health check.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct HealthView {
+pub(crate) struct HealthCheckView {
     /// What is tried: `http` a request, `tcp` a connection, `exec` a command.
     pub kind: ProbeWord,
     /// For `http`: the path, beginning with `/`.
@@ -497,13 +497,13 @@ pub(crate) struct HealthView {
     #[serde(default, skip_serializing)]
     pub argv: Option<Vec<String>>,
     /// How often; 10000 when it is left out.
-    #[serde(default = "HealthView::interval")]
+    #[serde(default = "HealthCheckView::interval")]
     pub interval_ms: u32,
     /// For how long; 1000 when it is left out.
-    #[serde(default = "HealthView::timeout")]
+    #[serde(default = "HealthCheckView::timeout")]
     pub timeout_ms: u32,
     /// Failures in a row until it counts; 3 when it is left out.
-    #[serde(default = "HealthView::retries")]
+    #[serde(default = "HealthCheckView::retries")]
     pub retries: u32,
     /// How long after the start failures do not count.
     #[serde(default)]
@@ -513,7 +513,7 @@ pub(crate) struct HealthView {
     pub restart_on_unhealthy: bool,
 }
 
-impl HealthView {
+impl HealthCheckView {
     const fn interval() -> u32 {
         10_000
     }
@@ -581,7 +581,7 @@ impl HealthView {
     }
 }
 
-impl From<w::HealthCheck> for HealthView {
+impl From<w::HealthCheck> for HealthCheckView {
     fn from(check: w::HealthCheck) -> Self {
         let mut view = Self {
             kind: ProbeWord::Exec,

@@ -45,14 +45,14 @@ pub(crate) struct TenantView {
     /// Whether it is being deleted.
     pub deleting: bool,
     /// What it may use and uses.
-    pub quota: QuotaView,
+    pub quota: TenantQuotaView,
     /// Which fields a create may set.
     pub policy: PolicyView,
 }
 
 /// Bounds on what a tenant's active sandboxes use together, and what they use.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub(crate) struct QuotaView {
+pub(crate) struct TenantQuotaView {
     /// The bounds.
     pub limit: AmountsView,
     /// What is used.
@@ -128,7 +128,7 @@ impl From<w::Tenant> for TenantView {
             id: tenant.id,
             created_at: at(tenant.created_at),
             deleting: tenant.deleting,
-            quota: QuotaView {
+            quota: TenantQuotaView {
                 limit: AmountsView {
                     resources: quota.limit.into(),
                     sandboxes: quota.sandboxes,
