@@ -16,18 +16,34 @@ use crate::worker::Worker;
 /// A start that an earlier worker asked for is done or lost by then.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Makes sure that the job's container was started, by this worker or an earlier one.
+/// Makes sure that the job's container was started, by this worker or an earlier one. `user` is whom the
+/// image's programs run as.
+///
+/// A job that has just come is taken to have none, and the engine says otherwise if it is so: of what
+/// lies between a job's arrival and its start, calls to the engine are the largest part.
 ///
 /// ```text
 ///            stage     no container     made, not started      started
 ///  accepted            make it          start it               -
 ///  starting            lost: fault      settle, start it       done
 /// ```
-pub(crate) async fn ensure(worker: &Worker, record: &mut Record) -> Result<(), Fault> {
+pub(crate) async fn ensure(worker: &Worker, record: &mut Record, user: &str) -> Result<(), Fault> {
     let name = create::container_name(&record.assignment.job);
     let mut pause = Pause::default();
+    let mut known = record.stage != Stage::Accepted;
     loop {
-        match step(worker, record, &name).await {
+        let step = async {
+            if known {
+                look(worker, record, &name, user).await
+            } else if make(worker, &record.assignment, &name, user).await? {
+                start(worker, record, &name).await
+            } else {
+                Ok(false)
+            }
+        };
+        let done = step.await;
+        known = true;
+        match done {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(Trouble::Job(fault)) => return Err(fault),
@@ -54,15 +70,14 @@ impl From<EngineError> for Trouble {
 }
 
 /// One look and one act; whether the container was started.
-async fn step(worker: &Worker, record: &mut Record, name: &str) -> Result<bool, Trouble> {
+async fn look(worker: &Worker, record: &mut Record, name: &str, user: &str) -> Result<bool, Trouble> {
     let attempt = record.assignment.attempt;
-    let job = record.assignment.job.clone();
     match worker.engine.inspect(name).await? {
         None if record.stage == Stage::Starting => Err(Trouble::Job(Fault::engine(
             "its container is gone from the box; a job is not started twice",
         ))),
         None => {
-            make(worker, &record.assignment, name).await?;
+            make(worker, &record.assignment, name, user).await?;
             Ok(false)
         }
         // Left by an attempt that was given up.
@@ -75,32 +90,39 @@ async fn step(worker: &Worker, record: &mut Record, name: &str) -> Result<bool, 
             if record.stage == Stage::Starting && worker.engine.inspect(name).await? != Some(seen) {
                 return Ok(false);
             }
-            // Also where it was written down before: the time limit counts from this start.
-            record.stage = Stage::Starting;
-            record.boot_id = Some(worker.host.boot_id.clone());
-            record.started_ms = millis(since_boot());
-            // Waited for even on a full disk: what is not written down could be started twice.
-            let mut pause = Pause::default();
-            while let Err(error) = worker.state.save(record).await {
-                warn!(gpu.job = job, "{job} cannot be started yet: {error}");
-                worker.tell(&job, Phase::Assigned, None, Some(error.to_string()));
-                pause.wait().await;
-            }
-            info!(gpu.job = job, attempt, "starting {name}");
-            match worker.engine.start(name).await {
-                Ok(()) => Ok(true),
-                // The container itself says why it could not be started.
-                Err(error @ (EngineError::Refused { .. } | EngineError::Missing { .. })) => {
-                    warn!(gpu.job = job, "{error}");
-                    match worker.engine.inspect(name).await? {
-                        Some(seen) if seen.error.is_some() => Ok(true),
-                        _ => Err(Trouble::Job(Fault::engine(error.detail()))),
-                    }
-                }
-                Err(error) => Err(error.into()),
-            }
+            start(worker, record, name).await
         }
         Some(_) => Ok(true),
+    }
+}
+
+/// Starts a container that was made and never started; whether it was.
+async fn start(worker: &Worker, record: &mut Record, name: &str) -> Result<bool, Trouble> {
+    let attempt = record.assignment.attempt;
+    let job = record.assignment.job.clone();
+    // Also where it was written down before: the time limit counts from this start.
+    record.stage = Stage::Starting;
+    record.boot_id = Some(worker.host.boot_id.clone());
+    record.started_ms = millis(since_boot());
+    // Waited for even on a full disk: what is not written down could be started twice.
+    let mut pause = Pause::default();
+    while let Err(error) = worker.state.save(record).await {
+        warn!(gpu.job = job, "{job} cannot be started yet: {error}");
+        worker.tell(&job, Phase::Assigned, None, Some(error.to_string()));
+        pause.wait().await;
+    }
+    info!(gpu.job = job, attempt, "starting {name}");
+    match worker.engine.start(name).await {
+        Ok(()) => Ok(true),
+        // The container itself says why it could not be started.
+        Err(error @ (EngineError::Refused { .. } | EngineError::Missing { .. })) => {
+            warn!(gpu.job = job, "{error}");
+            match worker.engine.inspect(name).await? {
+                Some(seen) if seen.error.is_some() => Ok(true),
+                _ => Err(Trouble::Job(Fault::engine(error.detail()))),
+            }
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -112,7 +134,8 @@ async fn settle(record: &Record) {
     }
 }
 
-async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Trouble> {
+/// Makes the container. False if there is one of this name.
+async fn make(worker: &Worker, job: &Assignment, name: &str, user: &str) -> Result<bool, Trouble> {
     for dataset in job.datasets.iter().filter(|dataset| !dataset.writable) {
         // The engine would make an empty one.
         if !worker.engine.has_volume(&create::volume_name(dataset)).await? {
@@ -125,8 +148,7 @@ async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Troub
     let facts = worker.known_facts().await;
     let has_gpu = !worker.gpus.borrow().is_empty();
     let requests = create::devices(&worker.config.devices, &facts, has_gpu);
-    let user = worker.engine.image_user(&job.image).await?.unwrap_or_default();
-    let root = create::is_root(&user);
+    let root = create::is_root(user);
     let ground = create::Ground {
         facts,
         requests,
@@ -134,8 +156,9 @@ async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Troub
     };
     let body = create::body(job, &worker.config, ground);
     match worker.engine.create(name, body).await {
-        // Made meanwhile by a call that seemed lost: the next look tells.
-        Ok(()) | Err(EngineError::Conflict { .. }) => {}
+        Ok(()) => {}
+        // By an earlier worker, or by a call that seemed lost: a look tells.
+        Err(EngineError::Conflict { .. }) => return Ok(false),
         Err(EngineError::Missing { detail, .. }) => {
             return Err(Trouble::Job(Fault::image(detail)));
         }
@@ -144,7 +167,7 @@ async fn make(worker: &Worker, job: &Assignment, name: &str) -> Result<(), Troub
     if !root {
         worker.engine.put(name, create::artifacts_folder()).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 pub(crate) fn millis(span: Duration) -> u64 {

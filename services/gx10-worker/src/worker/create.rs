@@ -114,6 +114,8 @@ fn host(job: &Assignment, config: &Config, ground: Ground) -> HostConfig {
             maximum_retry_count: None,
         }),
         auto_remove: Some(false),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        cap_drop: Some(NOT_FOR_JOBS.map(str::to_owned).into()),
         log_config: Some(log_config(job.limits.log_bytes)),
         mounts: Some(job.datasets.iter().map(mount).chain(folder).collect()),
         device_requests: (!requests.is_empty()).then_some(requests),
@@ -121,6 +123,10 @@ fn host(job: &Assignment, config: &Config, ground: Ground) -> HostConfig {
         ..HostConfig::default()
     }
 }
+
+/// What engines give and jobs have no use for: forged packets, devices, the audit log, and files that
+/// give rights.
+const NOT_FOR_JOBS: [&str; 4] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SETFCAP"];
 
 /// `json-file`, which every engine has. `local` would also keep bytes that are not UTF-8, but loses the
 /// line feed after each line of more than 16 KiB (Docker 20.10).

@@ -1,6 +1,6 @@
 //! The container engine, through its socket. Every call has a limit and says what its failure means.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +62,39 @@ impl EngineError {
             | Self::NoSpace { detail }
             | Self::Refused { detail, .. } => detail,
         }
+    }
+}
+
+/// How many entries tell that two readings of a log ended at the same place.
+const LAST: usize = 4;
+
+/// One entry of a container's log: a line, or a piece of a long one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// When the engine read it, as it writes that, and a space.
+    time: Bytes,
+    /// What the job printed.
+    pub(crate) text: Bytes,
+}
+
+impl Entry {
+    fn of(mut frame: Bytes) -> Option<Self> {
+        let space = frame.iter().position(|byte| *byte == b' ')?;
+        let text = frame.split_off(space + 1);
+        Some(Self { time: frame, text })
+    }
+}
+
+/// The newest entries of a log as far as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Last(VecDeque<Entry>);
+
+impl Last {
+    pub(crate) fn note(&mut self, entry: Entry) {
+        if self.0.len() == LAST {
+            self.0.pop_front();
+        }
+        self.0.push_back(entry);
     }
 }
 
@@ -135,11 +168,6 @@ impl Engine {
                 .collect(),
             root_dir: info.docker_root_dir.unwrap_or_default().into(),
         })
-    }
-
-    /// Whether the image is there.
-    pub(crate) async fn has_image(&self, image: &str) -> Result<bool, EngineError> {
-        Ok(self.image_user(image).await?.is_some())
     }
 
     /// The user that an image's programs run as, empty for root; `None` if the image is not there.
@@ -295,21 +323,45 @@ impl Engine {
         &self,
         name: &str,
         follow: bool,
-    ) -> Result<impl Stream<Item = Result<Bytes, EngineError>> + use<>, EngineError> {
+    ) -> Result<impl Stream<Item = Result<Entry, EngineError>> + use<>, EngineError> {
+        self.entries(name, follow, "all").await
+    }
+
+    /// The newest entries of a container's log, [`LAST`] at most. The engine reads them from its end.
+    pub(crate) async fn last_of_log(&self, name: &str) -> Result<Last, EngineError> {
+        let mut last = Last::default();
+        let mut entries = std::pin::pin!(self.entries(name, false, &LAST.to_string()).await?);
+        while let Some(entry) = entries.next().await {
+            last.note(entry?);
+        }
+        Ok(last)
+    }
+
+    async fn entries(
+        &self,
+        name: &str,
+        follow: bool,
+        tail: &str,
+    ) -> Result<impl Stream<Item = Result<Entry, EngineError>> + use<>, EngineError> {
         let options = LogsOptions {
             follow,
             stdout: true,
             stderr: true,
+            timestamps: true,
+            tail: tail.to_owned(),
             ..LogsOptions::default()
         };
+        let broken = |detail: &str| EngineError::Away {
+            call: "log",
+            detail: detail.to_owned(),
+        };
         let client = self.client().await?;
-        Ok(client.logs(name, Some(options)).map(|frame| match frame {
-            Ok(LogOutput::StdOut { message } | LogOutput::StdErr { message }) => Ok(message),
+        Ok(client.logs(name, Some(options)).map(move |frame| match frame {
+            Ok(LogOutput::StdOut { message } | LogOutput::StdErr { message }) => {
+                Entry::of(message).ok_or_else(|| broken("an entry has no time"))
+            }
             // What bollard makes of a frame that was cut off.
-            Ok(_) => Err(EngineError::Away {
-                call: "log",
-                detail: "the connection ended".to_owned(),
-            }),
+            Ok(_) => Err(broken("the connection ended")),
             Err(error) => Err(meaning("log", error)),
         }))
     }

@@ -20,13 +20,13 @@ const STILL: Duration = Duration::from_secs(600);
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(2);
 
-pub(crate) async fn ensure(worker: &Worker, job: &str, image: &str) -> Result<(), Fault> {
+/// Whom its programs run as, empty for root.
+pub(crate) async fn ensure(worker: &Worker, job: &str, image: &str) -> Result<String, Fault> {
     let (mut pause, mut attempt) = (Pause::default(), 0);
     loop {
-        let present = worker.engine.has_image(image).await;
-        let error = match present {
-            Ok(true) => return Ok(()),
-            Ok(false) => match pull(worker, job, image).await {
+        let error = match worker.engine.image_user(image).await {
+            Ok(Some(user)) => return Ok(user),
+            Ok(None) => match pull(worker, job, image).await {
                 Ok(()) => continue,
                 Err(error) => error,
             },

@@ -73,6 +73,8 @@ enum Ended {
 async fn live(worker: &Worker, record: &mut Record, cancel: &CancellationToken) -> Ended {
     let job = record.assignment.job.clone();
     let attempt = record.assignment.attempt;
+    // Needed where the container is still to be made.
+    let mut user = String::new();
     if record.stage == Stage::Accepted {
         let image = record.assignment.image.clone();
         let present = tokio::select! {
@@ -80,13 +82,14 @@ async fn live(worker: &Worker, record: &mut Record, cancel: &CancellationToken) 
             () = cancel.cancelled() => return Ended::Cancelled,
             present = image::ensure(worker, &job, &image) => present,
         };
-        if let Err(fault) = present {
-            end(worker, record, fault).await;
+        match present {
+            Ok(found) => user = found,
+            Err(fault) => end(worker, record, fault).await,
         }
     }
     // Not left half way by a cancel: what a call to the engine begins, it also ends.
     if record.stage < Stage::Ended
-        && let Err(fault) = container::ensure(worker, record).await
+        && let Err(fault) = container::ensure(worker, record, &user).await
     {
         end(worker, record, fault).await;
     }

@@ -6,13 +6,14 @@
 //! is passed over.
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use nimbus_gpu_wire::{ChunkAck, MAX_CHUNK};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Last};
 use crate::link::{Kind, Pause};
 use crate::worker::Worker;
 
@@ -21,6 +22,9 @@ const FLOOD: u64 = 256 << 20;
 
 /// A container's log ends a moment before the container does; after this it is opened again.
 const END_FOLLOWS: Duration = Duration::from_secs(2);
+
+/// Bytes that are read ahead of the server's answer.
+const AHEAD: usize = 4 * MAX_CHUNK;
 
 /// Returns when `ended` and everything was sent: how many bytes the job has printed.
 pub(crate) async fn pump(worker: &Worker, job: &str, name: &str, mut ended: watch::Receiver<bool>) -> u64 {
@@ -31,114 +35,130 @@ pub(crate) async fn pump(worker: &Worker, job: &str, name: &str, mut ended: watc
         // Asked first: what is read of a container that has ended is all there will be.
         let complete = *ended.borrow();
         match pass(worker, job, name, &mut window, !complete).await {
-            Pass::End(bytes) => {
+            Pass::End { bytes, last } => {
                 debug!(
                     gpu.job = job,
                     complete, "the log of {name} was read: {bytes} bytes"
                 );
                 printed = printed.max(bytes);
-                // Following may end before the log does (Docker 20.10, one time in ten), so what is there
-                // at the end is read once more; of a flood, what was counted is enough.
                 if complete {
                     return bytes.max(window.sent);
                 }
-                if window.capped && bytes > FLOOD && *ended.borrow() {
-                    return printed;
+                // It ends of itself only with the container. An end that nobody saw is looked for again.
+                // The channel closes with the end, too.
+                drop(tokio::time::timeout(END_FOLLOWS, ended.wait_for(|over| *over)).await);
+                // Following may end before the log does (Docker 20.10, one time in ten): then it is read
+                // once more. Of a flood, what was counted is enough.
+                if *ended.borrow()
+                    && (window.capped && bytes > FLOOD
+                        || worker
+                            .engine
+                            .last_of_log(name)
+                            .await
+                            .is_ok_and(|there| there == last))
+                {
+                    return bytes.max(window.sent);
                 }
                 pause = Pause::default();
             }
             Pass::Gone => return printed,
-            Pass::Broken => {
-                pause.wait().await;
-                continue;
-            }
+            Pass::Broken => pause.wait().await,
         }
-        // It ends of itself only with the container. An end that nobody saw is looked for again. The
-        // channel closes with the end, too.
-        drop(tokio::time::timeout(END_FOLLOWS, ended.wait_for(|over| *over)).await);
     }
 }
 
 enum Pass {
-    /// Read to its end, which is after this many bytes.
-    End(u64),
+    /// Read to its end.
+    End {
+        /// The length of the log.
+        bytes: u64,
+        last: Last,
+    },
     /// The engine or the server went away, or the server has less than before: begin again.
     Broken,
     /// There is no such container.
     Gone,
 }
 
-/// Reads the log once, from its beginning.
+/// Reads the log once, from its beginning, and on while a piece is on its way to the server.
 async fn pass(worker: &Worker, job: &str, name: &str, window: &mut Window, follow: bool) -> Pass {
-    let mut frames = match worker.engine.log(name, follow).await {
-        Ok(frames) => std::pin::pin!(frames),
+    let mut entries = match worker.engine.log(name, follow).await {
+        Ok(entries) => std::pin::pin!(entries),
         Err(EngineError::Missing { .. }) => return Pass::Gone,
         Err(_) => return Pass::Broken,
     };
     window.rewind();
+    let mut last = Last::default();
+    let mut open = true;
     let mut flush_at: Option<Instant> = None;
+    let mut on_its_way: Option<BoxFuture<'_, (Bytes, ChunkAck)>> = None;
     loop {
+        let due = !open
+            || window.waiting.len() >= worker.config.log_flush_bytes
+            || flush_at.is_some_and(|at| at <= Instant::now());
+        if due && on_its_way.is_none() {
+            flush_at = None;
+            match window.chunk() {
+                Some(chunk) => on_its_way = Some(send(worker, job, window.sent, chunk).boxed()),
+                None if open => {}
+                None => {
+                    let bytes = window.read;
+                    return Pass::End { bytes, last };
+                }
+            }
+        }
+        let idle = on_its_way.is_none();
+        let answer = async {
+            match &mut on_its_way {
+                Some(sent) => sent.await,
+                None => std::future::pending().await,
+            }
+        };
         let flush = async {
             match flush_at {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
-        let frame = tokio::select! {
+        tokio::select! {
             biased;
-            frame = frames.next() => frame,
-            () = flush => {
-                flush_at = None;
-                if !send(worker, job, window).await {
+            (chunk, ack) = answer => {
+                on_its_way = None;
+                if !window.acknowledge(&chunk, ack) {
                     return Pass::Broken;
                 }
-                continue;
             }
-        };
-        match frame {
-            Some(Ok(bytes)) => window.push(&bytes),
-            Some(Err(EngineError::Missing { .. })) => return Pass::Gone,
-            Some(Err(_)) => return Pass::Broken,
-            None => {
-                return if send(worker, job, window).await {
-                    Pass::End(window.read)
-                } else {
-                    Pass::Broken
-                };
-            }
-        }
-        if window.waiting.len() >= worker.config.log_flush_bytes {
-            flush_at = None;
-            if !send(worker, job, window).await {
-                return Pass::Broken;
-            }
-        } else if flush_at.is_none() && !window.waiting.is_empty() {
-            flush_at = Some(Instant::now() + worker.config.log_flush_delay);
+            entry = entries.next(), if open && window.waiting.len() < AHEAD => match entry {
+                Some(Ok(entry)) => {
+                    window.push(&entry.text);
+                    last.note(entry);
+                    if flush_at.is_none() && !window.waiting.is_empty() {
+                        flush_at = Some(Instant::now() + worker.config.log_flush_delay);
+                    }
+                }
+                Some(Err(EngineError::Missing { .. })) => return Pass::Gone,
+                Some(Err(_)) => return Pass::Broken,
+                None => open = false,
+            },
+            () = flush, if idle => {}
         }
     }
 }
 
-/// Sends what waits. False if the server has less than was passed over.
-async fn send(worker: &Worker, job: &str, window: &mut Window) -> bool {
-    while let Some(chunk) = window.chunk() {
-        match worker
-            .links
-            .insist_chunk(Kind::Log, job, window.sent, chunk.clone())
-            .await
-        {
-            Ok(ack) => {
-                if !window.acknowledge(&chunk, ack) {
-                    return false;
-                }
-            }
-            Err(error) => {
-                warn!(gpu.job = job, "the log is not kept: {error}");
-                window.capped = true;
-                window.waiting.clear();
-            }
+/// Sends a piece until it is answered. One that the server does not want is answered like a full log.
+async fn send(worker: &Worker, job: &str, offset: u64, chunk: Bytes) -> (Bytes, ChunkAck) {
+    let answered = worker
+        .links
+        .insist_chunk(Kind::Log, job, offset, chunk.clone())
+        .await;
+    let ack = answered.unwrap_or_else(|error| {
+        warn!(gpu.job = job, "the log is not kept: {error}");
+        ChunkAck {
+            end: offset,
+            capped: true,
         }
-    }
-    true
+    });
+    (chunk, ack)
 }
 
 /// What was read of a log and is not yet with the server.
