@@ -9,10 +9,13 @@
 #   3. the program's SHA-256 is the one in SHA256SUMS
 # The signature is checked by openssl, which is on every host that has curl; `minisign -V` says the same.
 #
+# No place of releases and no key are built into this copy: both have to be given, by flags or by NIMBUS_RELEASES and
+# NIMBUS_RELEASE_KEY.
+#
 # Read it before you run it. Do not pipe it into a shell: what is checked here is the release, not this script.
 set -euo pipefail
 
-# Filled in by whoever publishes releases; until then, and for mirrors, they are given on the command line.
+# Whoever publishes releases fills them in here.
 RELEASES=${NIMBUS_RELEASES:-}
 KEY=${NIMBUS_RELEASE_KEY:-}
 
@@ -42,8 +45,8 @@ main() {
         *) usage "unknown argument: $1" ;;
         esac
     done
-    [ -n "$from" ] || usage "where are the releases? Add --from URL"
-    [ -n "$key" ] || usage "whose signature? Add --key KEY, the second line of a minisign public key; get it from somewhere else than the release"
+    [ -n "$from" ] || usage "this copy knows no place of releases: add --from URL, or a folder that holds one"
+    [ -n "$key" ] || usage "this copy knows no key: add --key KEY, the second line of a minisign public key; get it from somewhere else than the release"
     [ "$(uname -s)" = Linux ] || die "only Linux has releases"
     local machine program
     machine=$(uname -m)

@@ -1,5 +1,7 @@
 //! The release in `release/` was signed with minisign 0.11 by a key that was thrown away.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -37,16 +39,46 @@ impl Release {
 
     /// The exit code and what was said.
     fn install(&self, more: &[&str]) -> (i32, String) {
-        let output = Command::new(root().join("ops/install/quickinstall.sh"))
-            .args(["--from", self.dir.path().as_str(), "--key", &self.key()])
-            .args(["--to", self.path("installed").as_str()])
-            .args(more)
-            .env_remove("NIMBUS_RELEASES")
-            .env_remove("NIMBUS_RELEASE_KEY")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code().unwrap(), said)
+        self.install_from(self.dir.path().as_str(), more)
+    }
+
+    fn install_from(&self, from: &str, more: &[&str]) -> (i32, String) {
+        let mut args = vec!["--from", from, "--key"];
+        let (key, to) = (self.key(), self.path("installed"));
+        args.extend([&key, "--to", to.as_str()]);
+        args.extend(more);
+        quickinstall(&args)
+    }
+
+    /// Serves the release over HTTP, as often as it is asked for, until the test ends.
+    fn serve(&self) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let dir = self.dir.path().to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let asked = lines.next().unwrap().unwrap();
+                while lines
+                    .next()
+                    .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                {}
+                let name = asked.split(['/', ' ']).nth(2).unwrap().to_owned();
+                let (status, body) = match std::fs::read(dir.join(name)) {
+                    Ok(body) => ("200 OK", body),
+                    Err(_) => ("404 Not Found", Vec::new()),
+                };
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                // Who hangs up has what it wanted.
+                let _ = stream
+                    .write_all(head.as_bytes())
+                    .and_then(|()| stream.write_all(&body));
+            }
+        });
+        address
     }
 
     #[track_caller]
@@ -55,6 +87,18 @@ impl Release {
         assert!(code != 0 && said.contains(word), "{said}");
         assert!(!self.path("installed").exists(), "{said}");
     }
+}
+
+/// The exit code and what was said.
+fn quickinstall(args: &[&str]) -> (i32, String) {
+    let output = Command::new(root().join("ops/install/quickinstall.sh"))
+        .args(args)
+        .env_remove("NIMBUS_RELEASES")
+        .env_remove("NIMBUS_RELEASE_KEY")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), said)
 }
 
 fn runs(program: &Utf8Path) -> String {
@@ -67,6 +111,43 @@ fn a_signed_release_is_installed() {
     let (code, said) = release.install(&["--version", "1.2.3"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(runs(&release.path("installed")), "nimbus 1.2.3\n");
+}
+
+#[test]
+fn a_signed_release_is_downloaded() {
+    let release = Release::copy();
+    let from = format!("http://{}", release.serve());
+    let (code, said) = release.install_from(&from, &["--version", "1.2.3"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(runs(&release.path("installed")), "nimbus 1.2.3\n");
+
+    // What is checked is what arrived.
+    std::fs::remove_file(release.path("installed")).unwrap();
+    for program in ["nimbus-linux-amd64", "nimbus-linux-arm64"] {
+        release.change(program, |text| text + "\n");
+    }
+    let (code, said) = release.install_from(&from, &[]);
+    assert!(
+        code == 1 && said.contains("was signed") && said.contains("nothing was installed"),
+        "{said}"
+    );
+    std::fs::remove_file(release.path("SHA256SUMS")).unwrap();
+    let (code, said) = release.install_from(&from, &[]);
+    assert!(code == 1 && said.contains("could not download"), "{said}");
+    let (code, said) = release.install_from("http://releases.example.org", &[]);
+    assert!(code == 1 && said.contains("is not https"), "{said}");
+    assert!(!release.path("installed").exists());
+}
+
+#[test]
+fn a_copy_that_knows_no_releases_says_so() {
+    for (args, word) in [
+        (&[][..], "knows no place of releases"),
+        (&["--from", "https://releases.example.org"], "knows no key"),
+    ] {
+        let (code, said) = quickinstall(args);
+        assert!(code == 2 && said.contains(word), "{said}");
+    }
 }
 
 #[test]
