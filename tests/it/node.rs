@@ -6,6 +6,7 @@
 //! - `activation`: ports that systemd holds
 //! - `network`: nodes that other computers reach
 //! - `quickinstall`: releases that are what they claim to be, and others
+//! - `walk`: the page about nodes, every command of it, and a second host that joins
 
 mod activation;
 mod host;
@@ -14,3 +15,4 @@ mod quickinstall;
 mod system;
 mod upgrade;
 mod user;
+mod walk;

@@ -58,12 +58,18 @@ impl From<Output> for Said {
 impl Host {
     /// Boots one.
     pub(super) fn boot(test: &str) -> Self {
+        Self::with(test, &[])
+    }
+
+    /// Boots one with more options of `docker run`.
+    pub(super) fn with(test: &str, options: &[&str]) -> Self {
         let host = Self {
             name: format!("nimbus-test-node-{test}-{}", std::process::id()),
         };
         let program = format!("{}:{PROGRAM}:ro", binary());
         let booted = Command::new(root().join("ops/dev/systemd.sh"))
             .args(["start", &host.name, "-v", &program])
+            .args(options)
             .output()
             .unwrap();
         assert!(
