@@ -77,9 +77,11 @@ pub(crate) async fn mount(
     place: &Place,
     plan: &Plan,
 ) -> Result<(), AgentError> {
-    let pid = place
-        .pid
-        .ok_or_else(|| AgentError::io(MOUNTING)(std::io::ErrorKind::Unsupported.into()))?;
+    let Some(pid) = place.pid else {
+        // The agent is in a container itself: the processes of others have no number there, now or later.
+        agent.mounts_fail.store(true, Ordering::Relaxed);
+        return Err(AgentError::io(MOUNTING)(std::io::ErrorKind::Unsupported.into()));
+    };
     let mut wanted = Vec::new();
     for volume in &plan.volumes {
         wanted.push(Wanted {
