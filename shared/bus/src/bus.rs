@@ -1,10 +1,11 @@
 //! The connection of one service or client.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, ServerAddr, Subject};
+use async_nats::{Client, HeaderMap, Message, ReconnectToServer, Server, ServerAddr, ServerInfo, Subject};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use camino::Utf8PathBuf;
@@ -25,8 +26,11 @@ use crate::serve::{AGENT, Serve};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest pause between attempts to get a lost connection back.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
-/// A peer that is silent for two of these is taken for dead.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A server that is silent for three of these is taken for dead, and the next one is tried. That is how
+/// long a server whose packets vanish holds up those connected to it: nothing else tells them.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How long one server may take to let us in before the next one is tried.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(3);
 /// How long a message to ourselves may take.
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
 
@@ -325,6 +329,8 @@ fn client_options(
         .custom_inbox_prefix(inbox_prefix(name))
         .request_timeout(None)
         .ping_interval(PING_INTERVAL)
+        .connection_timeout(CONNECTION_LIMIT)
+        .reconnect_to_server_callback(|servers, lost| std::future::ready(elsewhere(&servers, &lost)))
         .reconnect_delay_callback(|attempts| {
             let exponent = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
             RECONNECT_PAUSE.min(Duration::from_millis(2_u64.saturating_pow(exponent)))
@@ -333,6 +339,29 @@ fn client_options(
             link.on(&event);
             std::future::ready(())
         }))
+}
+
+/// Where to go from a server that was lost: to another first. The lost one may be silent still, and
+/// then it costs the whole time of an attempt to find out again.
+fn elsewhere(servers: &[Server], lost: &ServerInfo) -> Option<ReconnectToServer> {
+    if lost.host.is_empty() {
+        // The first connection: the client's own order.
+        return None;
+    }
+    // Of those that are as good as each other any, so that not all of us go to the same one.
+    let order = RandomState::new();
+    let best = servers.iter().min_by_key(|one| {
+        let was_lost = one.addr.host() == lost.host && one.addr.port() == lost.port;
+        (
+            one.failed_attempts,
+            was_lost,
+            order.hash_one(one.addr.as_url_str()),
+        )
+    })?;
+    Some(ReconnectToServer {
+        addr: best.addr.clone(),
+        delay: None,
+    })
 }
 
 /// What the subjects of answers to `name` begin with: its own, so that nobody reads another's answers.
@@ -362,5 +391,32 @@ mod tests {
             redacted("nats://me:secret@host:4222,tls://other:1"),
             "nats://***@host:4222,tls://other:1"
         );
+    }
+
+    #[test]
+    fn a_lost_server_is_tried_after_the_others() {
+        let server = |name: &str, failed_attempts| Server {
+            addr: format!("tls://{name}:4222").parse().unwrap(),
+            failed_attempts,
+            did_connect: true,
+            is_discovered: false,
+            last_error: None,
+        };
+        let lost = ServerInfo {
+            host: "nats-2".to_owned(),
+            port: 4222,
+            ..ServerInfo::default()
+        };
+        let next = |servers: &[Server]| elsewhere(servers, &lost).map(|to| to.addr.host().to_owned());
+        for _ in 0..20 {
+            let first = next(&[server("nats", 0), server("nats-2", 0), server("nats-3", 0)]);
+            assert!(matches!(first.as_deref(), Some("nats" | "nats-3")), "{first:?}");
+        }
+        let second = next(&[server("nats", 1), server("nats-2", 0), server("nats-3", 0)]);
+        assert_eq!(second.as_deref(), Some("nats-3"));
+        let third = next(&[server("nats", 1), server("nats-2", 0), server("nats-3", 1)]);
+        assert_eq!(third.as_deref(), Some("nats-2"));
+        assert_eq!(next(&[server("nats-2", 3)]).as_deref(), Some("nats-2"));
+        assert!(elsewhere(&[server("nats", 0)], &ServerInfo::default()).is_none());
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! - "No responders" comes at once and means that nothing was delivered: ask again, with growing
 //!   pauses, until the deadline. A service that restarts is therefore only slow.
-//! - A lost connection, or half the time gone without an answer, means *unknown*: ask again only
-//!   where the method says that this is harmless, and take whichever answer comes first.
+//! - A lost connection, or half the time gone without an answer (seven seconds of a long time), means
+//!   *unknown*: ask again only where the method says that this is harmless, and take whichever answer
+//!   comes first.
 //! - A refused subject ends it at once.
 
 use std::time::Duration;
@@ -23,6 +24,9 @@ use crate::link::{Link, LinkState};
 
 /// First and longest pause before asking again where nobody listens.
 const ABSENT_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+/// The longest wait before asking again where that is harmless. A server or a replica that vanishes
+/// takes what was sent to it along, and is known to be gone after six seconds: then a repeat arrives.
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// When a question may be asked again although the first might have been heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub(crate) enum Repeat {
     Never,
     /// After a lost connection, with which the question itself was lost.
     Reconnect,
-    /// After a lost connection, and once after half the time.
+    /// After a lost connection, and once after half the time or some seconds.
     Harmless,
 }
 
@@ -110,7 +114,7 @@ async fn round(
     };
     let mut impatient = ask.repeat == Repeat::Harmless;
     let timer = sleep_until(if impatient {
-        (start + ask.limit / 2).max(Instant::now())
+        (start + (ask.limit / 2).min(PATIENCE)).max(Instant::now())
     } else {
         deadline
     });
@@ -148,7 +152,7 @@ async fn round(
                 }
                 impatient = false;
                 timer.as_mut().reset(deadline);
-                debug!(bus.subject = %ask.subject, "no answer on {} in half its time, asking again", ask.subject);
+                debug!(bus.subject = %ask.subject, "no answer on {} so far, asking again", ask.subject);
                 answers.push(send(client, ask));
             }
         }
