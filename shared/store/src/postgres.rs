@@ -49,7 +49,7 @@ impl Server {
             .application_name(&format!("nimbus {service}"))
             .options([
                 ("search_path", service),
-                ("idle_in_transaction_session_timeout", "60000"),
+                ("idle_in_transaction_session_timeout", "10000"),
             ]);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
