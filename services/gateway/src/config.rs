@@ -147,6 +147,8 @@ pub(crate) mod limits {
     pub(crate) const PROBE: Duration = Duration::from_millis(1500);
     /// How long the provisioner may take, which asks Proxmox for up to three seconds.
     pub(crate) const CLUSTER_PROBE: Duration = Duration::from_millis(3500);
+    /// How long /health waits for what the services say: less than the second a proxy gives it.
+    pub(crate) const HEALTH_WAIT: Duration = Duration::from_millis(500);
     /// Silence after which TCP asks whether the other side is still there.
     pub(crate) const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
     /// The largest body.

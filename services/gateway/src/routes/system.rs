@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::Refused;
 use super::auth::{open_session, user_agent};
 use crate::access::Origin;
+use crate::config::limits::HEALTH_WAIT;
 use crate::docs_page;
 use crate::envelope::{Answer, Data};
 use crate::extract::Body;
@@ -35,17 +36,26 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 }
 
 async fn current_health(app: &App) -> HealthView {
-    let (status, version, error) = match &app.deployment().await.cluster {
-        Ok(ClusterHealth {
+    // Whoever asks whether we live does not wait for others: a silent bus must not make us look dead.
+    let deployment = tokio::time::timeout(HEALTH_WAIT, app.deployment()).await;
+    let (status, version, error) = match deployment.as_ref().map(|deployment| &deployment.cluster) {
+        Ok(Ok(ClusterHealth {
             missing,
             version,
             error,
-        }) if missing.is_empty() => ("ok", version.clone(), error.clone()),
-        Ok(ClusterHealth { error, .. }) => {
+        })) if missing.is_empty() => ("ok", version.clone(), error.clone()),
+        Ok(Ok(ClusterHealth { error, .. })) => {
             let hint = || "not configured yet: GET /api/setup/status lists what is missing".to_owned();
             ("setup", None, Some(error.clone().unwrap_or_else(hint)))
         }
-        Err(fault) => ("ok", None, Some(fault.message.clone())),
+        Ok(Err(fault)) => ("ok", None, Some(fault.message.clone())),
+        Err(_) => {
+            let late = format!(
+                "no word from the provisioner within {} ms",
+                HEALTH_WAIT.as_millis()
+            );
+            ("ok", None, Some(late))
+        }
     };
     HealthView {
         ok: true,
