@@ -13,13 +13,14 @@ use nimbus_proto::workloads::{Host, Offered};
 use crate::error::WorkError;
 use crate::works::Works;
 
-/// A host tells of itself every two seconds; an agent that is replaced is back before this.
-const SILENT: Duration = Duration::from_secs(10);
+/// A host tells of itself every two seconds; an agent that is replaced is back before this, and so is one
+/// whose server of the bus has vanished, which it notices after six.
+const SILENT: Duration = Duration::from_secs(12);
 
 impl Works {
     /// Whether a host is silent for so long that asking it would only be waiting.
     pub(crate) fn is_away(&self, host: &Hostname) -> bool {
-        self.hosts.is_silent(host.as_str(), self.now(), SILENT)
+        self.hosts.is_silent(host.as_str(), SILENT)
     }
 
     /// Every host, by name.
@@ -53,9 +54,9 @@ impl Works {
 
     /// Reads the hosts anew: others may have heard of them.
     pub(crate) async fn refresh_hosts(&self) -> Result<(), WorkError> {
-        let epoch = self.hosts.epoch();
+        let (epoch, at) = (self.hosts.epoch(), self.now());
         let rows = row::list(&self.store).await?;
-        self.hosts.replace(epoch, rows);
+        self.hosts.replace(epoch, at, rows);
         Ok(())
     }
 }

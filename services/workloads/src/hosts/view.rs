@@ -17,6 +17,8 @@ pub(crate) struct Hosts(Mutex<Inner>);
 struct Inner {
     rows: HashMap<String, HostRow>,
     epoch: u64,
+    /// When they were last read.
+    read_at: Option<Timestamp>,
 }
 
 impl Hosts {
@@ -29,21 +31,26 @@ impl Hosts {
         self.lock().epoch
     }
 
-    /// All hosts as they were read since `epoch`; what was heard in between is newer.
-    pub(crate) fn replace(&self, epoch: u64, rows: Vec<HostRow>) {
+    /// All hosts as they were read at `at`, since `epoch`; what was heard in between is newer.
+    pub(crate) fn replace(&self, epoch: u64, at: Timestamp, rows: Vec<HostRow>) {
         let mut inner = self.lock();
         if inner.epoch == epoch {
             inner.rows = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
+            inner.read_at = Some(at);
         }
     }
 
-    /// Whether a host is lost, or was not heard of for `limit`. One that only other replicas have
-    /// heard of so far is not.
-    pub(crate) fn is_silent(&self, host: &str, now: Timestamp, limit: Duration) -> bool {
-        self.lock()
-            .rows
-            .get(host)
-            .is_some_and(|row| row.lost || now.since(row.seen_at) > limit)
+    /// Whether a host is lost, or was not heard of for `limit` when the hosts were last read. One that
+    /// only other replicas have heard of so far is not. Told by that moment and not by now: a replica
+    /// that was cut off itself for a while has heard of nobody, and comes back with old news of all.
+    pub(crate) fn is_silent(&self, host: &str, limit: Duration) -> bool {
+        let inner = self.lock();
+        inner.rows.get(host).is_some_and(|row| {
+            row.lost
+                || inner
+                    .read_at
+                    .is_some_and(|read_at| read_at.since(row.seen_at) > limit)
+        })
     }
 
     /// A host as it is now.
@@ -79,5 +86,47 @@ impl Hosts {
             row.used_disk = row.used_disk.saturating_sub(what.disk_bytes);
             row.sandboxes = row.sandboxes.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nimbus_bus::Method;
+    use nimbus_proto::workloads::Beat;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn seen(name: &str, seconds: i64) -> HostRow {
+        HostRow {
+            name: name.into(),
+            boot: "b".into(),
+            facts: Beat::sample_request().facts,
+            images: vec![],
+            warm: vec![],
+            seen_at: at(seconds),
+            lost: false,
+            used_cpu: 0,
+            used_memory: 0,
+            used_disk: 0,
+            sandboxes: 0,
+        }
+    }
+
+    #[test]
+    fn who_was_cut_off_calls_nobody_silent_before_it_has_looked() {
+        let limit = Duration::from_secs(10);
+        let hosts = Hosts::default();
+        hosts.replace(hosts.epoch(), at(101), vec![seen("a", 100), seen("b", 100)]);
+        assert!(!hosts.is_silent("a", limit));
+        // A minute without bus and database later, the first word is of another host.
+        hosts.put(seen("b", 160));
+        assert!(!hosts.is_silent("a", limit));
+        hosts.replace(hosts.epoch(), at(161), vec![seen("a", 100), seen("b", 160)]);
+        assert!(hosts.is_silent("a", limit));
+        assert!(!hosts.is_silent("b", limit));
     }
 }
