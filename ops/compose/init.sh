@@ -78,7 +78,14 @@ if [ ! -e "$secrets/tls/ca.pem" ]; then
 fi
 certificate() { # certificate NAME SUBJECT-ALTERNATIVE-NAMES USAGE
     local at=$secrets/tls/$1
-    [ ! -e "$at.pem" ] || return 0
+    if [ -e "$at.pem" ]; then
+        # One that names this host as others do now stays, and so does one that this account cannot read.
+        [ -n "$bus_name" ] && [ -r "$at.pem" ] && ! named "$at.pem" || return 0
+    fi
+    [ -r "$secrets/tls/ca.key" ] || {
+        say "$secrets/tls/ca.key belongs to root, and $at.pem has to be signed with it: run this with sudo"
+        exit 1
+    }
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256 -subj "/CN=$1" \
         -keyout "$at.key" -out "$at.csr" 2>/dev/null
     openssl x509 -req -sha256 -days 825 -in "$at.csr" -CA "$secrets/tls/ca.pem" -CAkey "$secrets/tls/ca.key" \
@@ -89,10 +96,17 @@ certificate() { # certificate NAME SUBJECT-ALTERNATIVE-NAMES USAGE
 }
 # The servers of ops/compose/cluster.yaml show it to each other too. NIMBUS_BUS_NAME is what other hosts call this one.
 names="DNS:nats,DNS:nats-2,DNS:nats-3,DNS:localhost,IP:127.0.0.1,DNS:$(uname -n)"
-case $(setting NIMBUS_BUS_NAME "") in
+bus_name=$(setting NIMBUS_BUS_NAME "")
+case $bus_name in
 '') ;;
-*[!0-9.:a-f]*) names+=",DNS:$(setting NIMBUS_BUS_NAME "")" ;;
-*) names+=",IP:$(setting NIMBUS_BUS_NAME "")" ;;
+*[!0-9.:a-f]*)
+    names+=",DNS:$bus_name"
+    named() { openssl x509 -in "$1" -noout -checkhost "$bus_name" | grep -q 'does match'; }
+    ;;
+*)
+    names+=",IP:$bus_name"
+    named() { openssl x509 -in "$1" -noout -checkip "$bus_name" | grep -q 'does match'; }
+    ;;
 esac
 certificate nats "$names" serverAuth,clientAuth
 # HAProxy wants chain and key in one file. Put one of a public authority in its place for browsers.
@@ -106,7 +120,19 @@ fi
 mkdir -p "$secrets/bus"
 "$engine" run --rm --network none --user 0:0 --label io.nimbus.compose=init -v "$secrets/bus:/bus" "$nimbus_image" \
     bus init /bus --listen 0.0.0.0:4222 --store-dir /data --sandbox-host "$host" \
-    --tls-cert /run/secrets/nats.pem --tls-key /run/secrets/nats.key >/dev/null
+    --tls-cert /run/secrets/nats.pem --tls-key /run/secrets/nats.key >/dev/null 2>"$secrets/bus/init.log" || {
+    cat "$secrets/bus/init.log" >&2
+    exit 1
+}
+# What it says to do next is for a bus without Compose.
+rm -f "$secrets/bus/init.log"
+# The agent of ops/compose/replicas.yaml: each may speak for its own host only.
+second=$(setting NIMBUS_SANDBOX_HOST_2 "")
+if [ -n "$second" ] && [ ! -e "$secrets/bus/creds/sandbox-agent-2.creds" ]; then
+    "$engine" run --rm --network none --user 0:0 --label io.nimbus.compose=init -v "$secrets/bus:/bus" "$nimbus_image" \
+        bus credentials mint sandbox-agent --dir /bus --out /bus/creds/sandbox-agent-2.creds --sandbox-host "$second" >/dev/null
+    say "made $secrets/bus/creds/sandbox-agent-2.creds"
+fi
 
 # Compose mounts a secret as the file it is: it has to belong to the account that reads it. The key of the
 # certificates is read by no service and stays with root; that of the bus by auth if other hosts may join.
@@ -120,5 +146,5 @@ mkdir -p "$secrets/bus"
     chown 0:0 /secrets/tls/ca.key
     find /secrets -type f -exec chmod 600 {} +
     chmod 755 /secrets/tls /secrets/bus /secrets/bus/creds
-    chmod 644 /secrets/tls/ca.pem /secrets/bus/nats-server.conf'
+    chmod 644 /secrets/tls/ca.pem /secrets/tls/nats.pem /secrets/bus/nats-server.conf'
 say "ready: docker compose up -d"
