@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -66,6 +69,8 @@ class Deployment:
         self.dir = Path(tempfile.mkdtemp(prefix="nimbus-compose-", dir="/tmp"))
         self.dir.chmod(0o755)
         self.port = free_port()
+        # What init.sh and an override may want to know.
+        self.second_host = f"{self.name}-b"
         self.base = f"http://127.0.0.1:{self.port}"
         self.env_file = self.dir / "env"
         compose = os.environ.get("NIMBUS_TEST_COMPOSE") or str(ROOT / "target/venv/bin/docker-compose")
@@ -84,16 +89,19 @@ class Deployment:
             "NIMBUS_SECRETS": str(self.dir / "secrets"),
             "NIMBUS_SANDBOX_DIR": str(self.dir / "s"),
             "NIMBUS_SANDBOX_HOST": self.name,
+            "NIMBUS_SANDBOX_HOST_2": self.second_host,
+            "NIMBUS_SANDBOX_DIR_2": str(self.dir / "t"),
             # Warm containers would be left behind when the last one of them is killed.
             "NIMBUS_SANDBOX_WARM": "0",
             "NIMBUS_HTTP_PORT": str(self.port),
             "NIMBUS_HTTPS_PORT": str(free_port()),
-            "NIMBUS_EDGE_SUBNET": f"172.30.{100 + os.getpid() % 100}.0/28",
+            "NIMBUS_EDGE_SUBNET": free_subnet(),
             "PROXMOX_HOST": "http://pve-sim:8006",
             "PROXMOX_TOKEN_ID": "root@pam!nimbus",
             "PROXMOX_TOKEN_SECRET_FILE": "/run/secrets/proxmox-token-secret",
             "IP_POOL_START": "10.1.0.20",
-            "IP_POOL_END": "10.1.0.250",
+            "IP_POOL_END": "10.1.3.250",
+            "VM_PREFIX_LEN": "22",
             "GATEWAY_IP": "10.1.0.1",
             "NIMBUS_READY_SSH_PROBE": "false",
             "NIMBUS_BUS_NAME": "localhost",
@@ -104,8 +112,12 @@ class Deployment:
         (self.dir / "secrets").mkdir()
         (self.dir / "secrets/proxmox-token-secret").write_text("simulated")
         run(["ops/compose/init.sh"], NIMBUS_ENV_FILE=str(self.env_file))
-        self.run("up", "-d", "--wait", "--wait-timeout", "300")
-        eventually("every service answers", 60, lambda: httpx.get(self.base + "/ready").status_code == 200)
+        said = self.run("up", "-d", "--wait", "--wait-timeout", "300")
+        self.is_up(said)
+        try:
+            self.answers()
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.state()}") from error
         self.operator = self.run("exec", "-T", "auth", "nimbus", "auth", "token").strip()
         self.first_user()
 
@@ -119,6 +131,26 @@ class Deployment:
 
     def run(self, *arguments: str) -> str:
         return run([*self.compose, *arguments])
+
+    def is_up(self, said: str) -> None:
+        """Compose ends with 0 also when it could not make a network, so look."""
+        wanted = set(self.run("config", "--services").split()) - {"volumes"}
+        running = {service_of(one) for one in self.containers() if one["State"]["Running"]}
+        assert wanted <= running, f"not up: {sorted(wanted - running)}\n{said[-2000:]}\n{self.state()}"
+
+    def answers(self) -> None:
+        eventually("every service answers", 60, lambda: httpx.get(self.base + "/ready").status_code == 200)
+
+    def state(self) -> str:
+        """For people who wonder why it does not come up: every container, and the last words of those that are not well."""
+        lines = []
+        for one in self.containers():
+            state = one["State"]
+            health = state.get("Health", {}).get("Status", "")
+            lines.append(f"{one['Name']}: {state['Status']} {health} {one['NetworkSettings']['Ports']} {state['Error']}")
+            if service_of(one) != "volumes" and (state["Status"] != "running" or health not in ("", "healthy") or service_of(one) == "proxy"):
+                lines += [f"    {line}" for line in words_of(one["Id"])]
+        return "\n".join(lines)
 
     def api(self, token: str | None = None) -> httpx.Client:
         return httpx.Client(
@@ -137,7 +169,7 @@ class Deployment:
             return all(state["Running"] and state.get("Health", {}).get("Status", "healthy") == "healthy" for state in states)
 
         eventually(f"{self.name} is healthy", 120, healthy)
-        eventually("every service answers", 60, lambda: httpx.get(self.base + "/ready").status_code == 200)
+        self.answers()
 
     def kill(self, container: dict[str, Any]) -> None:
         """Ends its process as a crash would: the engine's own `kill` would also tell it not to restart."""
@@ -154,8 +186,8 @@ class Deployment:
             api.delete(f"/api/tenants/{TENANT}")
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "20")
         mine = f"label=com.docker.compose.project={self.name}"
-        sandboxes = f"label=io.nimbus.sandbox.host={self.name}"
-        orphans = engine("ps", "-aq", "--filter", sandboxes).split()
+        hosts = [f"label=io.nimbus.sandbox.host={host}" for host in (self.name, self.second_host)]
+        orphans = [name for host in hosts for name in engine("ps", "-aq", "--filter", host).split()]
         if orphans:
             engine("rm", "-f", *orphans)
         left = orphans + engine("ps", "-aq", "--filter", mine).split()
@@ -169,9 +201,42 @@ def service_of(container: dict[str, Any]) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port that nobody else takes until the engine publishes it, and whenever a container is started again.
+
+    So not one of those that the kernel gives to connections: in the minutes of a test it would give it away.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(200):
+        port = random.randrange(10_000, max(first, 11_000))
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("0.0.0.0", port))
+            if port not in TAKEN:
+                TAKEN.add(port)
+                return port
+    raise AssertionError("there is no free port")
+
+
+# Ports that were given out, and what subnets were counted.
+TAKEN: set[int] = set()
+COUNT = itertools.count()
+
+
+def free_subnet() -> str:
+    """One for each deployment: the engine refuses a network that overlaps another."""
+    ids = engine("network", "ls", "-q", "--filter", "driver=bridge").split()
+    # Of networks that end while we look there is nothing to say.
+    known = run(["docker", "network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *ids], check=False)
+    used = [ipaddress.ip_network(one) for one in known.split()]
+    while True:
+        number = os.getpid() * 16 + next(COUNT)
+        subnet = ipaddress.ip_network((int(ipaddress.ip_address("10.208.0.0")) + (number % 65536) * 16, 28))
+        if not any(subnet.overlaps(other) for other in used if other.version == 4):
+            return str(subnet)
+
+
+def words_of(container: str) -> list[str]:
+    done = subprocess.run(["docker", "logs", "--tail", "8", container], capture_output=True, text=True, check=False)
+    return [line[:400] for line in (done.stdout + done.stderr).splitlines()]
 
 
 def engine(*arguments: str) -> str:
@@ -185,6 +250,16 @@ def run(command: list[str], check: bool = True, **environment: str) -> str:
     return done.stdout
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request: what for, from when to when, and why it failed if it did."""
+
+    kind: str
+    begun: float
+    ended: float
+    why: str
+
+
 @dataclass
 class Load:
     """People at work: who look, who order machines, and who run commands in a sandbox."""
@@ -196,6 +271,9 @@ class Load:
     stubborn: bool = False
     failures: list[str] = field(default_factory=list)
     answered: int = 0
+    # Between two orders of one person.
+    pause: float = 1.5
+    asked: list[Asked] = field(default_factory=list)
     orders: dict[str, str] = field(default_factory=dict)
     # What commands have written in the sandbox, by their answers.
     lines: list[str] = field(default_factory=list)
@@ -215,7 +293,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, api: httpx.Client, method: str, path: str, **content: Any) -> httpx.Response | None:
+    def _ask(self, kind: str, api: httpx.Client, method: str, path: str, **content: Any) -> httpx.Response | None:
         begun = time.monotonic()
         try:
             answer = api.request(method, path, **content)
@@ -223,6 +301,7 @@ class Load:
         except httpx.HTTPError as error:
             answer, why = None, repr(error)
         with self._lock:
+            self.asked.append(Asked(kind, begun, time.monotonic(), why))
             if why:
                 self.failures.append(f"{time.strftime('%H:%M:%S')} {method} {path} after {time.monotonic() - begun:.1f} s: {why}")
             else:
@@ -239,7 +318,7 @@ class Load:
         with self.deployment.api() as api:
             while not self._stop.is_set():
                 for path in ("/api/me", "/api/vms", "/api/operations", "/api/ips"):
-                    self._ask(api, "GET", path)
+                    self._ask("read", api, "GET", path)
                 self._stop.wait(0.05)
 
     def _order(self) -> None:
@@ -250,11 +329,11 @@ class Load:
                 number += 1
                 body = {"hostname": hostname, "tier": "small", "os_template": "debian-12", "ssh_pubkey": PUBLIC_KEY}
                 headers = {"Prefer": "respond-async", "Idempotency-Key": hostname}
-                answer = self._insist(api, "POST", "/api/vms", json=body, headers=headers)
+                answer = self._insist("order", api, "POST", "/api/vms", json=body, headers=headers)
                 if answer is not None:
                     with self._lock:
                         self.orders[hostname] = answer.json()["data"]["id"]
-                self._stop.wait(1.5)
+                self._stop.wait(self.pause)
 
     def _execute(self) -> None:
         with self.deployment.api(self.deployment.operator) as api:
@@ -263,7 +342,7 @@ class Load:
                 number += 1
                 line = f"{self.word}-{number}"
                 body = {"commandId": line, "argv": ["sh", "-c", f"echo {line} | tee -a /tmp/lines"], "timeoutMs": 10_000}
-                answer = self._insist(api, "POST", f"/api/tenants/{TENANT}/sandboxes/{self.sandbox}/exec", json=body)
+                answer = self._insist("command", api, "POST", f"/api/tenants/{TENANT}/sandboxes/{self.sandbox}/exec", json=body)
                 if answer is not None:
                     with self._lock:
                         self.lines.append(line)
