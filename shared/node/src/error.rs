@@ -66,6 +66,12 @@ pub enum NodeError {
         /// Where.
         path: Utf8PathBuf,
     },
+    /// A node of the other kind has the name of the unit.
+    #[error("{path} is there already: a service and a container would both be nimbus.service")]
+    OtherTarget {
+        /// Its file.
+        path: Utf8PathBuf,
+    },
     /// There is no node here.
     #[error("no node is installed in {scope} scope")]
     NotInstalled {
@@ -163,6 +169,7 @@ impl NodeError {
             | Self::NotRoot
             | Self::Exists(_)
             | Self::Foreign(_)
+            | Self::OtherTarget { .. }
             | Self::OtherBinary { .. } => Kind::Refused,
             _ => Kind::Failed,
         }
@@ -182,6 +189,9 @@ impl NodeError {
                 "do not patch these files: settings go to nimbus.env, the rest to the flags of install; --overwrite puts back what Nimbus writes"
             }
             Self::Exists(_) => "add --overwrite to replace it",
+            Self::OtherTarget { .. } => {
+                "remove it first with `nimbus node uninstall`, and --container if it is one; what it keeps stays"
+            }
             Self::Foreign(_) => "remove them by hand, or add --force",
             Self::OtherBinary { .. } => {
                 "`nimbus node install --upgrade` replaces it and goes back if it fails; or name another --binary"

@@ -210,6 +210,15 @@ impl Plan {
     /// An account that may not, files in the way without `overwrite`, another program in the place of ours.
     pub fn check(&self, overwrite: bool, program: &Utf8Path) -> Result<(), NodeError> {
         allowed(self.layout.scope)?;
+        // Of two files for one unit the service manager takes the one of the service, and what removes the
+        // other would not know of it.
+        let other = match self.install.request.target {
+            Target::Systemd => self.layout.quadlet.join("nimbus.container"),
+            Target::Container => self.layout.units.join("nimbus.service"),
+        };
+        if files::read(&other)?.is_some_and(|text| inspect(&text).is_some()) {
+            return Err(NodeError::OtherTarget { path: other });
+        }
         if !overwrite {
             let conflicts: Vec<Conflict> = self
                 .files

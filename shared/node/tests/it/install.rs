@@ -1,4 +1,4 @@
-use nimbus_node::{Agent, Manifest, NodeError, Request, Target, drift};
+use nimbus_node::{Agent, Kind, Manifest, NodeError, Request, Target, drift};
 use nimbus_units::{State, UnitFile};
 
 use crate::host::TestHost;
@@ -98,6 +98,32 @@ fn nothing_is_written_unless_everything_can_be() {
     ));
     assert_eq!(host.tree(), before);
     assert_eq!(host.ran(), Vec::<String>::new());
+}
+
+#[test]
+fn a_service_and_a_container_do_not_stand_beside_each_other() {
+    let host = TestHost::new();
+    let container = || Request {
+        image: Some("ghcr.io/nimbus/nimbus:1.2.3".to_owned()),
+        ..Request::new(Target::Container, host.layout().scope)
+    };
+    host.install(host.request(), false).unwrap();
+    let before = host.tree();
+    for overwrite in [false, true] {
+        let refused = host.install(container(), overwrite).unwrap_err();
+        assert!(
+            matches!(&refused, NodeError::OtherTarget { path } if path.ends_with("systemd/user/nimbus.service")),
+            "{refused}"
+        );
+        assert_eq!(refused.kind(), Kind::Refused);
+    }
+    assert_eq!(host.tree(), before, "refused means untouched");
+    host.removal(false).apply(&host).unwrap();
+    host.install(container(), false).unwrap();
+    assert!(matches!(
+        host.install(host.request(), true),
+        Err(NodeError::OtherTarget { .. })
+    ));
 }
 
 #[test]
