@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use ipnet::IpNet;
-use nimbus_config::{bytes, count, text};
+use nimbus_config::{bytes, text};
 use nimbus_model::{Hostname, HostnameError};
 
 /// Socket paths hold at most 107 bytes (unix(7)); what the agent adds to its directory is this long.
@@ -33,11 +33,6 @@ pub struct SandboxAgentConfig {
         value_name = "DIR"
     )]
     pub state_dir: Option<Utf8PathBuf>,
-
-    /// How many times each processor of the host is given out. Sandboxes of agents wait most of their time.
-    #[arg(id = "sandbox_cpu_overcommit", long = "sandbox-cpu-overcommit", env = "NIMBUS_SANDBOX_CPU_OVERCOMMIT",
-          value_name = "COUNT", default_value = "4", value_parser = count)]
-    pub cpu_overcommit: u32,
 
     /// Memory of the host that sandboxes do not get.
     #[arg(id = "sandbox_memory_reserve", long = "sandbox-memory-reserve", env = "NIMBUS_SANDBOX_MEMORY_RESERVE",

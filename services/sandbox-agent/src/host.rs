@@ -174,10 +174,8 @@ impl Host {
                     "arm64" => "aarch64".to_owned(),
                     other => other.to_owned(),
                 },
-                cpu_milli: facts
-                    .cpus
-                    .saturating_mul(config.cpu_overcommit)
-                    .saturating_mul(1000),
+                // What is there. How often it is given out is for those who place sandboxes.
+                cpu_milli: facts.cpus.saturating_mul(1000),
                 memory_bytes: facts.memory_bytes.saturating_sub(config.memory_reserve),
                 disk_bytes: free_disk(&facts.root),
                 backends: vec!["container".to_owned()],
