@@ -193,7 +193,10 @@ async fn orders_in_the_reply_to_a_beat_are_obeyed() {
     assert!(beat.facts.cpu_milli > 0 && beat.facts.memory_bytes > 0);
     // What the host has: those who place sandboxes know how often it may be given out.
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-    let processors = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let processors = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     assert!(
         u64::from(beat.facts.cpu_milli) <= 1000 * processors as u64,
         "{} of {processors}",
