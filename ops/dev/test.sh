@@ -230,7 +230,7 @@ deployed() {
     else
         # The same selection.
         mapfile -t skip < <(sed -n "s/^- test(=\\(.*\\))$/--skip\n\\1/p" .config/nextest.toml)
-        cargo test -p nimbus-tests --test it -- --test-threads 1 "${skip[@]}" system:: workloads:: || result=1
+        cargo test -p nimbus-tests --test it -- --test-threads 1 "${skip[@]}" --skip node:: system:: workloads:: || result=1
     fi
     unset NIMBUS_TEST_DEPLOYMENT NIMBUS_TEST_RUN
     # A test that was killed could not clean up. That is a failure too.
