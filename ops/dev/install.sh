@@ -48,6 +48,9 @@ test_tools() {
     # Debian keeps these out of the PATH of a user who is not root.
     [ -x /usr/sbin/debootstrap ] || need debootstrap debootstrap
     [ -x /usr/sbin/ip ] || need ip iproute2
+    # Lets the packets of a container vanish.
+    [ -x /usr/sbin/iptables ] || need iptables iptables
+    need nsenter util-linux
     ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1 || packages+=(postgresql)
 }
 
