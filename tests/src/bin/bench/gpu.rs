@@ -239,7 +239,7 @@ impl Swift<'_> {
         let answer = self.post("claim").send().await?.error_for_status()?;
         ensure!(answer.status() == 200, "a job: {}", answer.status());
         let job: Value = answer.json().await?;
-        let id = job.get("job").and_then(Value::as_str).context("a job's id")?;
+        let id = job.get("id").and_then(Value::as_str).context("a job's id")?;
         let told = self
             .post(&format!("jobs/{id}/status"))
             .json(&json!({ "status": "succeeded", "exit_code": 0 }));
