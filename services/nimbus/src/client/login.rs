@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use nimbus_bus::Scope;
 use nimbus_errors::Code;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -119,6 +120,16 @@ async fn make_token(api: &Api, args: &LoginArgs) -> Outcome<NewToken> {
     made
 }
 
+/// What somebody may do who signs in: everything they are.
+fn scopes(is_admin: bool) -> Vec<&'static str> {
+    let may = |scope: &&Scope| is_admin || **scope != Scope::Admin;
+    Scope::all()
+        .iter()
+        .filter(may)
+        .map(|scope| scope.as_str())
+        .collect()
+}
+
 /// A token named after this computer; the second one of a computer gets a number.
 async fn named_token(session: &Api, days: u16) -> Outcome<NewToken> {
     let what = "could not make a token";
@@ -127,16 +138,8 @@ async fn named_token(session: &Api, days: u16) -> Outcome<NewToken> {
         .filter(|name| !name.is_empty())
         .unwrap_or("this computer");
     let me = session.get(&["me"], what).await?;
-    let mut scopes = vec![
-        "machines:read",
-        "machines:write",
-        "workloads:read",
-        "workloads:write",
-        "account",
-    ];
-    if me.get("is_admin").and_then(serde_json::Value::as_bool) == Some(true) {
-        scopes.push("admin");
-    }
+    let is_admin = me.get("is_admin").and_then(serde_json::Value::as_bool) == Some(true);
+    let scopes = scopes(is_admin);
     let mut number = 1;
     loop {
         let name = if number == 1 {
@@ -200,4 +203,19 @@ pub(crate) async fn logout(args: LogoutArgs) -> Outcome {
         output::say(format_args!("There was no token for {url}."));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_signs_in_may_do_all_that_they_are() {
+        let member = scopes(false);
+        assert!(
+            member.contains(&"gpu") && member.contains(&"account") && !member.contains(&"admin"),
+            "{member:?}"
+        );
+        assert_eq!(scopes(true).len(), Scope::all().len());
+    }
 }

@@ -1,5 +1,6 @@
 //! `nimbus token`: personal access tokens.
 
+use nimbus_bus::Scope;
 use reqwest::Method;
 use serde_json::json;
 
@@ -18,6 +19,11 @@ pub(crate) struct TokenArgs {
     command: TokenCommand,
 }
 
+/// Every scope there is.
+fn scope_names() -> clap::builder::PossibleValuesParser {
+    Scope::all().iter().map(|scope| scope.as_str()).into()
+}
+
 #[derive(Debug, clap::Subcommand)]
 enum TokenCommand {
     /// Make a token and print it; this is the only time it is shown.
@@ -25,7 +31,7 @@ enum TokenCommand {
         /// What it is for.
         name: String,
         /// What it may do; may be repeated [default: machines:read and machines:write].
-        #[arg(long = "scope", value_parser = ["machines:read", "machines:write", "workloads:read", "workloads:write", "account", "admin"])]
+        #[arg(long = "scope", value_parser = scope_names())]
         scopes: Vec<String>,
         /// Days until it expires; without this it does not.
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=366))]
