@@ -4,6 +4,7 @@
 //! the machine; ratios less so. The budgets are those the project holds itself to on two cores.
 #![expect(clippy::print_stdout, reason = "a measuring tool prints")]
 
+mod compose;
 mod gpu;
 mod http;
 mod provision;
@@ -38,6 +39,9 @@ async fn main() -> Result<()> {
     }
     if wants("gpu") {
         gpu::measure(&mut report).await?;
+    }
+    if wants("compose") {
+        compose::measure(&mut report).await?;
     }
     report.print();
     Ok(())

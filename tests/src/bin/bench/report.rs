@@ -39,7 +39,11 @@ impl Report {
     pub(crate) fn print(&self) {
         println!("| What | Nimbus | Peer, same run | Budget | |\n|---|---|---|---|---|");
         for row in &self.0 {
-            let mark = if row.kept { "kept" } else { "missed" };
+            let mark = match (row.budget.as_str(), row.kept) {
+                ("", _) => "",
+                (_, true) => "kept",
+                (_, false) => "missed",
+            };
             println!(
                 "| {} | {} | {} | {} | {mark} |",
                 row.what, row.ours, row.peer, row.budget
