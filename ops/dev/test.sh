@@ -222,14 +222,17 @@ compose() {
     return $result
 }
 
+# Of those the system suite; NIMBUS_TEST_COMPOSE=all has the sandboxes' as well, which takes ten minutes more.
 deployed() {
-    local result=0 run=run-$$-$RANDOM left=0 kind skip
+    local result=0 run=run-$$-$RANDOM left=0 kind skip suites=system::
+    [ "${NIMBUS_TEST_COMPOSE:-}" != all ] || suites='(system|workloads)::'
     export NIMBUS_BIN=$binary NIMBUS_TEST_DEPLOYMENT=compose NIMBUS_TEST_RUN=$run
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --profile compose -p nimbus-tests || result=1
+        cargo nextest run --profile compose -p nimbus-tests -E "test(/^$suites/)" || result=1
     else
         # The same selection.
         mapfile -t skip < <(sed -n "s/^- test(=\\(.*\\))$/--skip\n\\1/p" .config/nextest.toml)
+        [ "$suites" != system:: ] || skip+=(--skip workloads::)
         cargo test -p nimbus-tests --test it -- --test-threads 1 "${skip[@]}" --skip node:: system:: workloads:: || result=1
     fi
     unset NIMBUS_TEST_DEPLOYMENT NIMBUS_TEST_RUN

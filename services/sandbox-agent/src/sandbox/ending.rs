@@ -16,7 +16,7 @@ use super::{End, Found, Message};
 use crate::plan::{SIGKILL, SIGTERM, main_id};
 
 /// The engine tells of memory that ran out beside, and a little after, the end of the process.
-const OOM_MAY_COME: Duration = Duration::from_millis(400);
+const OOM_MAY_COME: Duration = Duration::from_millis(1500);
 
 impl Actor {
     /// The main process ended, or the guest is gone.
