@@ -1,7 +1,7 @@
 //! A process' input and output as a stream in both directions.
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use nimbus_bus::{BusStream, StreamHandle};
 use nimbus_guest::protocol::{
     CommandSpec, FromCommand, Hello, OpenedCommand, Since, Stream as Output, TerminalSize,
@@ -46,10 +46,13 @@ pub(super) async fn attach(
         requests: Some(requests),
         ended: false,
     };
-    Ok(stream::unfold(answers, |mut answers| async move {
-        let next = answers.next().await?;
+    let all = stream::unfold(answers, |mut answers| async move {
+        let next = answers.next().await;
         Some((next, answers))
-    }))
+    });
+    // Ends and still holds the client's side: let go before the trailers are sent, it would reset the stream
+    // in their place when the client has not ended its side yet.
+    Ok(all.scan((), |(), next| std::future::ready(next)))
 }
 
 fn hello(start: &wire::AttachStart) -> Result<(Hello, String), Status> {
