@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nimbus_gpu_wire::{Outcome, Phase};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::create::container_name;
@@ -35,7 +36,15 @@ pub(crate) async fn attend(worker: &Worker, record: &mut Record) -> Outcome {
         over.send_replace(true);
         seen
     };
-    let (seen, log_bytes) = tokio::join!(end, log::pump(worker, &job, &name, ended));
+    // A task of its own: each piece of a log wakes it and nothing else. It ends with what waits for it.
+    let pump = AbortOnDropHandle::new(tokio::spawn(log::pump(
+        worker.clone(),
+        job.clone(),
+        name.clone(),
+        ended,
+    )));
+    let (seen, log_bytes) = tokio::join!(end, pump);
+    let log_bytes = log_bytes.expect("a panic ends the worker, and nobody else ends the task");
     let Some(seen) = seen else {
         let fault = Fault::engine("its container was removed from the box by somebody else");
         let mut outcome = fault.outcome(attempt);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use bytes::Bytes;
 use nimbus_gpu_wire::{ARTIFACTS_DIR, Assignment, Command, Dataset};
@@ -87,6 +87,11 @@ fn host(job: &Assignment, config: &Config, ground: Ground) -> HostConfig {
     let folder = root.then(|| Mount {
         typ: Some(MountType::VOLUME),
         target: Some(ARTIFACTS_DIR.to_owned()),
+        // What an image has there is not what the job left, and looking for it takes time.
+        volume_options: Some(MountVolumeOptions {
+            no_copy: Some(true),
+            ..MountVolumeOptions::default()
+        }),
         ..Mount::default()
     });
     let memory = job

@@ -27,7 +27,8 @@ const END_FOLLOWS: Duration = Duration::from_secs(2);
 const AHEAD: usize = 4 * MAX_CHUNK;
 
 /// Returns when `ended` and everything was sent: how many bytes the job has printed.
-pub(crate) async fn pump(worker: &Worker, job: &str, name: &str, mut ended: watch::Receiver<bool>) -> u64 {
+pub(crate) async fn pump(worker: Worker, job: String, name: String, mut ended: watch::Receiver<bool>) -> u64 {
+    let (worker, job, name) = (&worker, job.as_str(), name.as_str());
     let mut window = Window::default();
     let mut printed = 0;
     let mut pause = Pause::default();
