@@ -106,10 +106,15 @@ fn token(layout: &Layout) -> (bool, String, &'static str) {
         }
         Ok(Some(token)) => {
             let generation = token.generation;
-            (
-                true,
-                format!("generation {generation}, not fresh: good for loopback only ({path})"),
-            )
+            let text = std::fs::read_to_string(layout.units.join("nimbus.service")).unwrap_or_default();
+            if text.contains(" --allow-network") {
+                let detail =
+                    format!("generation {generation}, not fresh: the node does not start again ({path})");
+                (false, detail)
+            } else {
+                let detail = format!("generation {generation}, not fresh: good for loopback only ({path})");
+                (true, detail)
+            }
         }
         Err(error) => (false, nimbus_errors::chain(&error)),
     };
