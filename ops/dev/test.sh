@@ -228,7 +228,8 @@ deployed() {
     [ "${NIMBUS_TEST_COMPOSE:-}" != all ] || suites='(system|workloads)::'
     export NIMBUS_BIN=$binary NIMBUS_TEST_DEPLOYMENT=compose NIMBUS_TEST_RUN=$run
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --profile compose -p nimbus-tests -E "test(/^$suites/)" || result=1
+        # The whole workspace is named so that what it is built of is what the other suites have built.
+        cargo nextest run --profile compose --workspace -E "package(nimbus-tests) & test(/^$suites/)" || result=1
     else
         # The same selection.
         mapfile -t skip < <(sed -n "s/^- test(=\\(.*\\))$/--skip\n\\1/p" .config/nextest.toml)

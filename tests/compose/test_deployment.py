@@ -70,7 +70,7 @@ def test_no_container_has_more_rights_than_it_needs(deployment: Deployment, sand
 
 def test_secrets_are_files_that_only_their_reader_can_read(deployment: Deployment) -> None:
     folder = deployment.dir / "secrets"
-    public = {"tls/ca.pem", "bus/nats-server.conf"}
+    public = {"tls/ca.pem", "tls/nats.pem", "bus/nats-server.conf"}
     files = [one for one in folder.rglob("*") if one.is_file()]
     assert len(files) >= 14
     words = set()
