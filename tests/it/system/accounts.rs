@@ -1,6 +1,7 @@
 //! Signing up, signing in, tokens.
 
-use nimbus_tests::api::{PASSWORD, cookie_of, machine};
+use nimbus_tests::api::{PASSWORD, PATIENCE, cookie_of, machine};
+use nimbus_tests::wait::eventually;
 use nimbus_tests::{Api, Opening};
 use serde_json::json;
 
@@ -67,10 +68,24 @@ async fn people_register_sign_in_and_out() {
     let other = session.login("bob@example.org", PASSWORD).await;
     let change = json!({"current_password": PASSWORD, "new_password": "another good one"});
     let _ = session.put("/api/account/password", &change).await.is(200);
-    assert_eq!(other.get("/api/me").await.is(401).code(), "auth.unauthorized");
+    ended(&other).await;
     let _ = session.touch("/api/auth/logout").await.is(204);
-    assert_eq!(session.get("/api/me").await.is(401).code(), "auth.unauthorized");
+    ended(&session).await;
     let _ = nobody.login("bob@example.org", "another good one").await;
+}
+
+/// Of several gateways one ends a session, and the others hear of it.
+async fn ended(session: &Api) {
+    let refused = async || {
+        for _ in 0..4 {
+            if session.get("/api/me").await.status != 401 {
+                return false;
+            }
+        }
+        true
+    };
+    let _ = eventually("the session has ended", PATIENCE, refused, |refused| *refused).await;
+    assert_eq!(session.get("/api/me").await.is(401).code(), "auth.unauthorized");
 }
 
 #[tokio::test]

@@ -20,8 +20,9 @@ async fn start(guest: &Guest, script: &str) -> Result<Attachment<UnixStream>> {
 #[tokio::test]
 async fn a_terminal_has_a_size_that_changes_and_echoes() -> Result<()> {
     let init = Init::start().await?;
-    let script =
-        "tty; stty size; trap 'stty size; echo $TERM' WINCH; echo ready; read line; echo \"<$line>\"";
+    // A signal ends a `read` that waits, so it is asked again.
+    let script = "tty; stty size; trap 'stty size; echo $TERM' WINCH; echo ready
+        line=; while [ -z \"$line\" ]; do read line; done; echo \"<$line>\"";
     let mut attached = start(&init.guest, script).await?;
     let text = read_until(&mut attached, |text| text.contains("ready")).await?;
     assert!(text.contains("/dev/pts/") && text.contains("25 81\r\n"), "{text}");
