@@ -234,17 +234,13 @@ pub(crate) fn check_origin(parts: &Parts, presented: &Presented) -> Answer<()> {
     }
 }
 
-/// The credential that a GPU box shows. Who it is, only the scheduler knows.
-pub(crate) fn box_token(headers: &HeaderMap) -> Option<&str> {
+/// The credential that a GPU box shows, and its digest. Who it is, only the scheduler knows.
+pub(crate) fn box_token(headers: &HeaderMap) -> Option<(&str, [u8; 32])> {
     let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = text.split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && (1..=LONGEST).contains(&token.len())).then_some(token)
-}
-
-/// The digest of that.
-pub(crate) fn box_credential(headers: &HeaderMap) -> Option<[u8; 32]> {
-    box_token(headers).map(|token| Sha256::digest(token).into())
+    let fits = scheme.eq_ignore_ascii_case("bearer") && (1..=LONGEST).contains(&token.len());
+    fits.then(|| (token, Sha256::digest(token).into()))
 }
 
 /// Refuses the token inside a machine everywhere but where machines have something to do.

@@ -16,7 +16,7 @@ use nimbus_model::RequestId;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use crate::access::{Kind, Origin, Peer, Presented, box_credential, check_origin, for_machines};
+use crate::access::{Kind, Origin, Peer, Presented, box_token, check_origin, for_machines};
 use crate::config::limits::{HEADER_BYTES, OPERATION, REQUEST};
 use crate::envelope::{Answer, ApiError, Face, answering};
 use crate::proxy::Foreign;
@@ -192,7 +192,7 @@ fn check_machine(presented: &Presented, path: &str) -> Answer<()> {
 /// A sender we know pays for themselves, everybody else for their address.
 fn check_rate(app: &App, presented: &Presented, origin: Origin, request: &Request) -> Answer<()> {
     if request.uri().path().starts_with(BOXES)
-        && let Some(digest) = box_credential(request.headers())
+        && let Some((_, digest)) = box_token(request.headers())
     {
         return Ok(app.throttle.gpu_box(&digest, origin.client)?);
     }

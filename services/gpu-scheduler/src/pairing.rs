@@ -241,10 +241,9 @@ impl Plane {
                 .bind(&key)
         )?;
         if !base_url.is_empty() && (serves || used == base_url) {
-            self.use_endpoint(tx, &base_url, &newcomer.model, key.as_deref())
-                .await?;
+            use_endpoint(tx, &base_url, &newcomer.model, key.as_deref()).await?;
         } else if serves && !used.is_empty() {
-            self.use_another_box(tx).await?;
+            use_another_box(tx).await?;
         }
         if let Some(row) = lock_worker(tx, name).await? {
             self.tell_worker(tx, &row).await?;
@@ -328,18 +327,25 @@ impl Plane {
         let enabled = !left.is_empty() && settings.enabled != 0;
         execute!(tx, sqlx::query(CLOSE).bind(i64::from(enabled)))?;
         if served || left.is_empty() {
-            self.use_another_box(tx).await?;
+            use_another_box(tx).await?;
         }
         self.tell(tx, &GpuSettingsChanged { enabled }).await?;
         Ok((unpaired, after))
     }
+}
 
-    /// The box in use serves no more: of those that do, the one that was paired last takes its place.
-    async fn use_another_box(&self, tx: &mut Tx) -> Result<(), GpuError> {
-        let next = serving_box(tx).await?.unwrap_or_default();
-        self.use_endpoint(tx, &next.base_url, &next.model, next.inference_key.as_deref())
-            .await
-    }
+/// Makes the endpoint of a box the one that is used.
+async fn use_endpoint(tx: &mut Tx, base_url: &str, model: &str, key: Option<&str>) -> Result<(), StoreError> {
+    const USE: &str =
+        "UPDATE gpu_settings SET base_url = $1, inference_model = $2, api_key = $3 WHERE id = 1";
+    execute!(tx, sqlx::query(USE).bind(base_url).bind(model).bind(key))?;
+    Ok(())
+}
+
+/// The box in use serves no more: of those that do, the one that was paired last takes its place.
+async fn use_another_box(tx: &mut Tx) -> Result<(), StoreError> {
+    let next = serving_box(tx).await?.unwrap_or_default();
+    use_endpoint(tx, &next.base_url, &next.model, next.inference_key.as_deref()).await
 }
 
 /// What a box serves.

@@ -40,7 +40,7 @@ pub(crate) async fn read_settings_in(tx: &mut Tx) -> Result<SettingsRow, StoreEr
 }
 
 /// The sealed key of the box that serves at an address.
-async fn endpoint_of_box(tx: &mut Tx, base_url: &str) -> Result<Option<String>, StoreError> {
+async fn key_of_box(tx: &mut Tx, base_url: &str) -> Result<Option<String>, StoreError> {
     const SQL: &str = "SELECT inference_key FROM gpu_worker
         WHERE base_url = $1 AND base_url <> '' ORDER BY paired_at DESC, name LIMIT 1";
     let found: Option<Option<String>> = both!(tx, |c| sqlx::query_scalar(SQL)
@@ -120,7 +120,7 @@ impl Plane {
                         Some(key) => key,
                         None if before.base_url == base_url => before.api_key,
                         // A key is not shown to another address than the one it was made for.
-                        None => endpoint_of_box(tx, &base_url).await?,
+                        None => key_of_box(tx, &base_url).await?,
                     };
                     execute!(
                         tx,
@@ -155,20 +155,6 @@ impl Plane {
             ));
         }
         Ok(Some(self.sealer.seal(text.as_bytes(), KEY)?))
-    }
-
-    /// Makes the endpoint of a box the one that is used.
-    pub(crate) async fn use_endpoint(
-        &self,
-        tx: &mut Tx,
-        base_url: &str,
-        model: &str,
-        key: Option<&str>,
-    ) -> Result<(), GpuError> {
-        const USE: &str =
-            "UPDATE gpu_settings SET base_url = $1, inference_model = $2, api_key = $3 WHERE id = 1";
-        execute!(tx, sqlx::query(USE).bind(base_url).bind(model).bind(key))?;
-        Ok(())
     }
 
     /// Where requests to the model go; none while GPUs are off or nothing is served.

@@ -30,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Refused;
-use crate::access::{Origin, box_credential, box_token};
+use crate::access::{Origin, box_token};
 use crate::envelope::{Answer, ApiError, request_id, wants_text};
 use crate::extract::{Body, Id, Params, bytes_of};
 use crate::public;
@@ -180,15 +180,14 @@ impl FromRequestParts<App> for Worker {
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or_default()
         };
-        let missing = || ApiError::unauthorized("missing bearer token");
-        let token = box_token(&parts.headers).ok_or_else(missing)?;
-        let judge = Judge(box_credential(&parts.headers).ok_or_else(missing)?);
+        let (token, digest) =
+            box_token(&parts.headers).ok_or_else(|| ApiError::unauthorized("missing bearer token"))?;
         Ok(Self {
             credential: WorkerCredential {
                 worker: text(WORKER_HEADER).chars().take(64).collect(),
                 token: Secret::new(token),
             },
-            judge,
+            judge: Judge(digest),
             is_current: parts.headers.contains_key(PROTOCOL_HEADER),
         })
     }
