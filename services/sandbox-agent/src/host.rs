@@ -15,6 +15,7 @@ use nimbus_proto::workloads::{
 use nimbus_proto::workloads::{Condition, ConditionKind};
 use nimbus_service::RunError;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::agent::{Agent, Parts};
 use crate::error::AgentError;
@@ -30,7 +31,7 @@ const TOGETHER: Duration = Duration::from_millis(100);
 const LOOK_FIRST: Duration = Duration::from_millis(500);
 const LOOK_MOST: Duration = Duration::from_secs(15);
 /// How old the list of images may be.
-const IMAGES_EVERY: u32 = 15;
+const IMAGES_AGE: Duration = Duration::from_secs(30);
 
 /// This host.
 pub(crate) struct Host {
@@ -203,13 +204,15 @@ impl Host {
     pub(crate) async fn beat(self: Arc<Self>) -> Result<(), RunError> {
         let mut images: Vec<String> = Vec::new();
         let mut unknown = HashSet::new();
-        let mut count = 0_u32;
+        // At once when the engine is there: a host without images is chosen last.
+        let mut listed: Option<Instant> = None;
         loop {
             let agent = self.agent.get().cloned();
             if let Some(agent) = &agent
-                && count.is_multiple_of(IMAGES_EVERY)
+                && listed.is_none_or(|at| at.elapsed() >= IMAGES_AGE)
                 && let Ok(present) = agent.engine.images().await
             {
+                listed = Some(Instant::now());
                 images = present
                     .iter()
                     .flat_map(|image| {
@@ -220,7 +223,6 @@ impl Host {
                 images.sort_unstable();
                 images.dedup();
             }
-            count = count.wrapping_add(1);
             let sandboxes = agent.as_ref().map_or_else(Vec::new, |agent| {
                 agent.registry.all().iter().map(|one| one.observation()).collect()
             });

@@ -38,8 +38,12 @@ pub(crate) struct Chosen {
     pub(crate) room: Room,
 }
 
-/// The best host: one with a warm container of the image, else one with the image, else any; of
-/// equals the one that is used least.
+/// What a missing image weighs beside memory in use, in thousandths of the host's: a pull is worth
+/// avoiding, but a host that has just joined would get nothing before the others are full.
+const PULL: u64 = 250;
+
+/// The best host: one with a warm container of the image, else the one that is used least, where the
+/// image counts as a quarter of the memory.
 pub(crate) fn choose(
     hosts: &mut dyn Iterator<Item = &HostRow>,
     need: &Need<'_>,
@@ -104,8 +108,8 @@ pub(crate) fn choose(
         let score = (
             desktop,
             warm,
-            image,
-            Reverse(used),
+            Reverse(used + if image { 0 } else { PULL }),
+            Reverse(!image),
             Reverse(row.sandboxes),
             Reverse(row.name.clone()),
         );
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_before_image_before_least_used() {
+    fn warm_before_least_used_and_an_image_is_worth_a_quarter() {
         let image = need().image.to_owned();
         let mut hosts = vec![host("a"), host("b"), host("c")];
         hosts[0].used_memory = 1 << 30;
@@ -197,6 +201,11 @@ mod tests {
         assert_eq!(pick(&hosts, &need()).unwrap(), "a");
         hosts[0].warm = vec![(image, 0)];
         assert_eq!(pick(&hosts, &need()).unwrap(), "c");
+        let room = hosts[2].room(&Line::parse_from(["test"]).workloads).memory;
+        hosts[2].used_memory = room / 4;
+        assert_eq!(pick(&hosts, &need()).unwrap(), "c");
+        hosts[2].used_memory = room / 2;
+        assert_eq!(pick(&hosts, &need()).unwrap(), "b");
     }
 
     #[test]
