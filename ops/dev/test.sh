@@ -217,7 +217,8 @@ compose() {
     ops/dev/engine.sh images nats postgres haproxy || return 1
     ops/image/build.py nimbus --binary "$binary" --strip --out target/image/test --tag nimbus.test/nimbus:1 --load || return 1
     local result=0
-    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -p no:cacheprovider tests/compose || result=1
+    NIMBUS_BIN=$binary target/venv/bin/python -m pytest -q -rR --reruns "${NEXTEST_RETRIES:-0}" -p no:cacheprovider tests/compose ||
+        result=1
     deployed || result=1
     return $result
 }

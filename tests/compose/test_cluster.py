@@ -1,5 +1,6 @@
 """A bus of three servers and two of every service: no part is missed, and no host with one of each."""
 
+import itertools
 import json
 import os
 import time
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager
 import pytest
 from conftest import sandbox_of
 from faults import SERVERS, Events, Fault, Ticker, containers_of, figures, frozen, led_by, number_of, of_services, slow, unreachable
-from world import ROOT, SANDBOX, TENANT, Deployment, Load, engine, eventually, service_of
+from world import ROOT, SANDBOX, TENANT, Deployment, Load, engine, eventually, fresh, service_of
 
 # How long parts are away. A minute shows what happens after leases have run out; the default is for every day.
 AWAY = float(os.environ.get("NIMBUS_TEST_AWAY", "20"))
@@ -18,6 +19,9 @@ LOST = 45.0
 # What docs/deploy.md promises.
 RECOVERED = 20.0
 REPLICATED = ["auth", "ippool", "provisioner", "workloads", "gpu-scheduler"]
+
+# Each service of a test sleeps for a time of its own, by which its process is known.
+SECONDS = itertools.count()
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it takes the network from containers")
 
@@ -62,7 +66,7 @@ def test_there_are_two_of_every_service(cluster: Deployment) -> None:
 def test_a_killed_server_fails_no_request(cluster: Deployment, sandbox: str, server: str) -> None:
     cluster.settled()
     victim = next(one for one in cluster.containers() if service_of(one) == server)
-    with Load(cluster, sandbox, f"lose-{server}") as load:
+    with Load(cluster, sandbox, fresh(f"lose-{server}")) as load:
         eventually("the load runs", 30, lambda: len(load.orders) >= 1 and len(load.lines) >= 2)
         cluster.kill(victim)
 
@@ -81,6 +85,7 @@ def test_a_killed_server_fails_no_request(cluster: Deployment, sandbox: str, ser
 
 def go_through(cluster: Deployment, sandbox: str, word: str, fault: AbstractContextManager[None], what: str) -> None:
     """Load, and a fault in the midst of it: nothing is lost or done twice, and it is over soon."""
+    word = fresh(word)
     ticker = Ticker(cluster, cluster.operator, sandbox=sandbox, command=word)
     events = Events(cluster, cluster.token)
     when = Fault()
@@ -125,7 +130,7 @@ def test_a_host_that_is_gone(cluster: Deployment, sandbox: str, how: str) -> Non
     cluster.settled()
     first, second = cluster.name, cluster.second_host
     # A service per host, at least: the least used host is taken.
-    sleeps = {f"{how}-{number}": f"8{len(how)}{number}00" for number in range(2)}
+    sleeps = {fresh(how): str(80_000 + next(SECONDS)) for _ in range(2)}
     with cluster.api(cluster.operator) as api:
         for name, seconds in sleeps.items():
             backend = {"kind": "sandbox", "sandbox": {

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
 
 import nimbus  # noqa: E402
-from world import PUBLIC_KEY, ROOT, TENANT, Deployment, Load, engine, eventually, run, service_of  # noqa: E402
+from world import PUBLIC_KEY, ROOT, TENANT, Deployment, Load, engine, eventually, fresh, run, service_of  # noqa: E402
 
 SERVICES = [
     "proxy", "gateway-1", "gateway-2", "auth", "ippool", "provisioner", "workloads", "gpu-scheduler", "sandbox-agent", "nats", "postgres",
@@ -113,7 +113,7 @@ def test_a_killed_container_loses_nothing(deployment: Deployment, sandbox: str, 
         pytest.skip("needs root: it kills processes of containers as a crash would")
     deployment.settled()
     victim = next(one for one in deployment.containers() if service_of(one) == service)
-    with Load(deployment, sandbox, f"kill-{service}", stubborn=True) as load:
+    with Load(deployment, sandbox, fresh(f"kill-{service}"), stubborn=True) as load:
         eventually("the load runs", 30, lambda: len(load.orders) >= 1 and len(load.lines) >= 2)
         deployment.kill(victim)
 
@@ -132,7 +132,7 @@ def test_a_killed_container_loses_nothing(deployment: Deployment, sandbox: str, 
 def test_a_rolling_restart_fails_no_request(deployment: Deployment, sandbox: str) -> None:
     deployment.settled()
     before = {one["Id"] for one in deployment.containers()}
-    with Load(deployment, sandbox, "rolling") as load:
+    with Load(deployment, sandbox, fresh("rolling")) as load:
         eventually("the load runs", 30, lambda: len(load.orders) >= 1 and len(load.lines) >= 2)
         said = run(["ops/compose/rolling.sh"], COMPOSE=" ".join(deployment.compose))
         deployment.settled()

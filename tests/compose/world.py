@@ -216,9 +216,15 @@ def free_port() -> int:
     raise AssertionError("there is no free port")
 
 
-# Ports that were given out, and what subnets were counted.
+# Ports that were given out, and what subnets and words were counted.
 TAKEN: set[int] = set()
 COUNT = itertools.count()
+WORDS = itertools.count(1)
+
+
+def fresh(word: str) -> str:
+    """A name that a second try of the test does not find taken."""
+    return f"{word}-{next(WORDS)}"
 
 
 def free_subnet() -> str:
