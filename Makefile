@@ -61,6 +61,12 @@ image: tools $(if $(filter debug,$(PROFILE)),$(DEBUG),$(NIMBUS)) ## the OCI imag
 	    $(if $(shell docker info >/dev/null 2>&1 && echo yes),--load)
 	@if [ -x target/gx10/gx10-worker ]; then ops/image/build.py gx10-worker --binary target/gx10/gx10-worker --out target/image; fi
 
+# BINARY=FILE releases a program that is there already.
+.PHONY: release
+release: tools-release $(if $(BINARY),,$(PORTAL)) ## a signed release for quickinstall.sh; KEY=FILE is minisign's secret key [OUT=FOLDER] [URL=https://…] [ALL=1]
+	@ops/release/release.py --key "$(or $(KEY),$(error make release KEY=FILE: the secret key of minisign))" $(if $(OUT),--out "$(OUT)") \
+	    $(if $(BINARY),--binary "$(BINARY)") $(if $(URL),--url "$(URL)") $(if $(filter-out 0,$(ALL)),--all)
+
 .PHONY: gx10-worker
 gx10-worker: tools $(GX10) ## the static worker of GPU boxes, for this machine and for arm64 where that can be built
 
@@ -96,9 +102,11 @@ engine: tools ## make a container engine answer (Docker or Podman), with the ima
 images: engine ## make also the image with a browser (a few minutes, about 1 GB)
 	@ops/dev/engine.sh images desktop
 
-.PHONY: tools tools-test
+.PHONY: tools tools-release tools-test
 tools:
 	@ops/dev/install.sh build
+tools-release:
+	@ops/dev/install.sh release
 tools-test:
 	@ops/dev/install.sh test
 	@ops/dev/venv.sh

@@ -4,6 +4,7 @@
 #
 #   ops/dev/gx10.sh           for this machine, and for the other processor where that can be built here
 #   ops/dev/gx10.sh --all     fails unless both can be built
+#   ops/dev/gx10.sh --missing PROCESSOR    says what this machine lacks to build for it, and builds nothing
 #
 # Does nothing if what they are made from has not changed since.
 set -euo pipefail
@@ -11,11 +12,19 @@ cd "$(dirname "$0")/../.."
 
 folder=target/gx10
 limit=$((15 * 1024 * 1024))
-if [ -n "${NIMBUS_GX10_WORKERS:-}" ]; then
+if [ -n "${NIMBUS_GX10_WORKERS:-}" ] && [ "${1:-}" != --missing ]; then
     echo "$0: NIMBUS_GX10_WORKERS is set, using what is in $NIMBUS_GX10_WORKERS" >&2
     exit
 fi
 mkdir -p $folder
+
+# debian PROCESSOR: as Debian calls it.
+debian() {
+    case $1 in
+    x86_64) echo amd64 ;;
+    *) echo arm64 ;;
+    esac
+}
 
 # fresh PROCESSOR
 fresh() {
@@ -30,7 +39,7 @@ missing() {
         echo "the Rust target: rustup target add $triple"
     # One of its own name, or this machine's.
     [ "$1" = "$(uname -m)" ] || command -v "$1-linux-gnu-gcc" >/dev/null 2>&1 ||
-        echo "a C compiler and linker for it: apt-get install gcc-${1/_/-}-linux-gnu libc6-dev-${2}-cross"
+        echo "a C compiler and linker for it: apt-get install gcc-${1/_/-}-linux-gnu libc6-dev-$(debian "$1")-cross"
 }
 
 # build PROCESSOR
@@ -59,11 +68,14 @@ build() {
     echo "$0: $folder/gx10-worker-$1 has $(stat -c %s "$folder/gx10-worker-$1") bytes" >&2
 }
 
+if [ "${1:-}" = --missing ]; then
+    missing "$2"
+    exit
+fi
+
 status=0
 for processor in x86_64 aarch64; do
-    debian=amd64
-    [ $processor = x86_64 ] || debian=arm64
-    lacks=$(missing $processor $debian)
+    lacks=$(missing $processor)
     if [ -n "$lacks" ]; then
         echo "$0: no worker for $processor; this machine lacks" >&2
         printf '%s\n' "$lacks" | sed 's/^/    /' >&2

