@@ -1,13 +1,14 @@
 #!/bin/sh
 # Prepares a machine for GPUs. The guest agent runs it as root, from its standard input, after lines that
-# set $user, $api, $model and $token and before the text of gx10. It may run again.
+# set $user, $api, $model and $token (empty: it keeps the one that it has) and before the text of gx10. It may
+# run again.
 set -eu
 umask 022
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 # Tests have everything put below a folder.
 root=${NIMBUS_PREPARE_ROOT:-}
-: "${user:?}" "${api:?}" "${token:?}" "${model=}"
+: "${user:?}" "${api:?}" "${token=}" "${model=}"
 
 # put FILE MODE: what comes in, as a whole or not at all.
 put() {
@@ -28,16 +29,28 @@ until home=$(getent passwd "$user" | cut -d: -f6) && [ -n "$home" ] && [ -d "$ro
     sleep 1
 done
 
+# as_user SCRIPT sh ARGUMENT: a shell's script, as the login user.
+as_user() {
+    if [ "$(id -un)" = "$user" ]; then
+        sh -c "$@"
+    elif command -v runuser >/dev/null 2>&1; then
+        runuser -u "$user" -- sh -c "$@"
+    else
+        su -s /bin/sh "$user" -c "$@"
+    fi
+}
+
 # The folders above the token are the user's: root writes nothing through links that they may have made.
 # shellcheck disable=SC2016 # the shell that is started fills them in
 keep='umask 077; mkdir -p "$1" && cat >"$1/gpu-token.new" && mv -f "$1/gpu-token.new" "$1/gpu-token"'
+# shellcheck disable=SC2016
+there='test -s "$1/gpu-token"'
 folder=$root$home/.config/nimbus
-if [ "$(id -un)" = "$user" ]; then
-    printf '%s\n' "$token" | sh -c "$keep" sh "$folder"
-elif command -v runuser >/dev/null 2>&1; then
-    printf '%s\n' "$token" | runuser -u "$user" -- sh -c "$keep" sh "$folder"
-else
-    printf '%s\n' "$token" | su -s /bin/sh "$user" -c "$keep" sh "$folder"
+if [ -n "$token" ]; then
+    printf '%s\n' "$token" | as_user "$keep" sh "$folder"
+elif ! as_user "$there" sh "$folder"; then
+    echo "its token is gone" >&2
+    exit 4
 fi
 
 named=''

@@ -131,6 +131,10 @@ pub struct ProvisionerConfig {
     #[arg(id = "gpu_inject_timeout", long = "gpu-inject-timeout", env = "NIMBUS_GPU_INJECT_TIMEOUT_SECONDS", default_value = "60s", value_parser = seconds_or_text)]
     pub gpu_inject_timeout: Duration,
 
+    /// Pause between two looks for machines that are to be told of GPUs later than when they were made; 0 turns them off.
+    #[arg(id = "gpu_prepare", long = "gpu-prepare-interval", env = "NIMBUS_GPU_PREPARE_SECONDS", default_value = "10s", value_parser = seconds_or_text)]
+    pub gpu_prepare_interval: Duration,
+
     /// Where machines reach the portal; told by the process, which has it from the same setting as the edge.
     #[arg(skip)]
     pub public_url: Option<Url>,

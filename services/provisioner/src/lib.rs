@@ -67,6 +67,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "0001_init" => include_str!("../migrations/0001_init.sql"),
     "0002_saga" => nimbus_saga::ddl!("provisioner"),
     "0003_stuck" => include_str!("../migrations/0003_stuck.sql"),
+    "0004_gpu" => include_str!("../migrations/0004_gpu.sql"),
 ];
 
 /// Serves until `ctx.stop` fires. Ready once every subscription is live.
@@ -161,6 +162,12 @@ fn periodic(ctx: &Ctx, provisioner: &Provisioner) {
     if !watch.is_zero() {
         every(ctx, provisioner, "provisioner.watch", watch, |this| async move {
             reconcile::watch(&this).await
+        });
+    }
+    let prepare = config.gpu_prepare_interval;
+    if !prepare.is_zero() {
+        every(ctx, provisioner, "provisioner.gpu", prepare, |this| async move {
+            this.follow_gpu().await
         });
     }
     every(

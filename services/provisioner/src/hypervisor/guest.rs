@@ -16,6 +16,15 @@ pub(crate) struct ScriptEnd {
 }
 
 impl Vm<'_> {
+    /// Whether the guest's agent answers now, as far as can be told without waiting for it.
+    pub(crate) async fn agent_answers(&self, spot: &Spot) -> bool {
+        match self.client.agent_interfaces(&spot.node, spot.vmid).await {
+            Err(ProxmoxError::NotRunning { .. }) => false,
+            Err(error) => !error.is_transient(),
+            Ok(_) => true,
+        }
+    }
+
     /// Runs a shell script in the guest as root and waits for its end; the caller limits the time.
     ///
     /// It travels as the shell's standard input: nothing of it shows in a list of processes. Proxmox takes

@@ -192,6 +192,24 @@ pub(crate) async fn set_state(
         .await)
 }
 
+const SET_MESSAGE: &str =
+    "UPDATE provisioner_machine SET error_msg = $2, updated_at = $3 WHERE id = $1 RETURNING *";
+
+/// Records the machine's message alone.
+pub(crate) async fn set_message(
+    tx: &mut Tx,
+    id: MachineId,
+    message: Option<&str>,
+    at: Timestamp,
+) -> Result<Option<MachineRow>, StoreError> {
+    both!(tx, |c| sqlx::query_as(SET_MESSAGE)
+        .bind(id)
+        .bind(message)
+        .bind(at)
+        .fetch_optional(c)
+        .await)
+}
+
 const SEEN: &str = "UPDATE provisioner_machine SET status = $2, node = $3, missed_cycles = 0, updated_at = $4
     WHERE id = $1 AND operation IS NULL AND (status <> $2 OR node <> $3 OR missed_cycles <> 0) RETURNING *";
 

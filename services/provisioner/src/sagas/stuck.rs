@@ -58,7 +58,8 @@ pub(crate) async fn reopen(provisioner: &Provisioner) -> Result<usize, MachineEr
     Ok(opened)
 }
 
-fn pause(rounds: i64) -> Duration {
+/// The pause after this many rounds that did not succeed.
+pub(crate) fn pause(rounds: i64) -> Duration {
     let (first, longest) = PAUSE;
     let doubled = 2_u32.saturating_pow(u32::try_from(rounds.clamp(0, 20)).unwrap_or(20));
     first.saturating_mul(doubled).min(longest)

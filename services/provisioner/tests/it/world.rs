@@ -48,8 +48,10 @@ const POOL: [&str; 8] = [
     "--reconcile-interval",
     "0",
 ];
-/// Reconcile and watch only when a test asks; no connection leaves this machine.
-const QUIET: [&str; 10] = [
+/// Reconcile, watch and tell of GPUs only when a test asks; no connection leaves this machine.
+const QUIET: [&str; 12] = [
+    "--gpu-prepare-interval",
+    "0",
     "--machine-reconcile-interval",
     "0",
     "--machine-watch-interval",
@@ -112,6 +114,19 @@ impl GpuPlane {
         *self.injection.lock().unwrap() = Some(Injection {
             model: Some(model.to_owned()),
         });
+    }
+
+    /// From now on none is.
+    #[allow(dead_code, reason = "the crate's own tests use it")]
+    pub(crate) fn unpair(&self) {
+        *self.injection.lock().unwrap() = None;
+    }
+
+    /// A token as somebody makes it who does not come to telling it.
+    #[allow(dead_code, reason = "the crate's own tests use it")]
+    pub(crate) fn remember(&self, machine: MachineId, owner: UserId) {
+        let made = (owner, "nbv_untold".to_owned());
+        self.tokens.lock().unwrap().insert(machine, made);
     }
 
     /// Whose machine it is and the token it has.
