@@ -14,8 +14,8 @@ pub use job::{
     ReadLogRequest, SubmitRequest,
 };
 pub use plane::{
-    Endpoint, Inference, InferenceStatus, Injection, Pairing, PairingRequest, PutSettingsRequest, Settings,
-    Unpaired, Usage, UsageRecord, UsageRequest,
+    Endpoint, Figures, Inference, InferenceStatus, Injection, Pairing, PairingRequest, PutSettingsRequest,
+    Settings, Unpaired, Usage, UsageRecord, UsageRequest,
 };
 pub use worker::{
     ChunkRequest, ClaimRequest, SetWorkerRequest, Standing, Worker, WorkerBeatRequest, WorkerCredential,
@@ -251,6 +251,9 @@ method!(/// What was used, by day, user and model: the caller's own, or everybod
     GetUsage = gpu.get_usage, 5000 ms, Read, User, UsageRequest => Vec<Usage>,
     samples UsageRequest { days: 30, everybody: false }
         => vec![Usage { day: "2026-06-10".into(), user: sample::user(), model: "m".into(), requests: 1, prompt_tokens: 10, completion_tokens: 20, estimated: false }]);
+method!(/// How many boxes and jobs there are; for the gateway's figures.
+    Count = gpu.count, 3000 ms, Read, Service, () => Figures,
+    samples () => Figures { boxes: vec![(WorkerState::Online, 1)], queued: 3, running: 1 });
 method!(/// What a machine is told about GPUs when it is made; none when no box is paired.
     GetInjection = gpu.get_injection, 3000 ms, Read, Service, () => Option<Injection>,
     samples () => Some(Injection { model: Some("m".into()) }));

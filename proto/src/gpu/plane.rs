@@ -3,6 +3,7 @@
 use nimbus_model::{Hostname, MachineId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::worker::WorkerState;
 use crate::auth::Secret;
 
 /// How GPUs are set up.
@@ -156,4 +157,15 @@ pub struct Usage {
 pub struct Injection {
     /// The model to ask for, if one is served.
     pub model: Option<String>,
+}
+
+/// How much there is, for the figures that operators watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Boxes by state.
+    pub boxes: Vec<(WorkerState, u32)>,
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that run.
+    pub running: u64,
 }

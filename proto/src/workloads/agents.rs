@@ -1,6 +1,6 @@
 //! What hosts tell `workloads`.
 
-use nimbus_model::Timestamp;
+use nimbus_model::{Hostname, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Condition, Endpoint, Exit, Health, Lifecycle, Readiness, Start};
@@ -152,6 +152,21 @@ pub struct Offered {
     pub missing: Vec<String>,
 }
 
+/// How much there is, for the figures that operators watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Hosts that are heard.
+    pub hosts: u32,
+    /// Hosts that are not heard any more.
+    pub hosts_lost: u32,
+    /// Active sandboxes of all hosts.
+    pub sandboxes: u64,
+    /// Memory given out on hosts that are heard, in bytes.
+    pub memory_given: u64,
+    /// Memory that may be given out there, in bytes; more than they have where that is configured.
+    pub memory_total: u64,
+}
+
 fn facts() -> HostFacts {
     HostFacts {
         engine: "docker 20.10.24".into(),
@@ -193,6 +208,12 @@ method!(/// News of sandboxes.
 method!(/// Every host.
     ListHosts = workloads.list_hosts, 3000 ms, Read, Admin, () => Vec<Host>,
     samples () => vec![Host { name: "host-a".into(), facts: facts(), seen_at: sample::at(), lost: false, used_cpu_milli: 1000, used_memory_bytes: 512 << 20, sandboxes: 1, warm: vec![] }]);
+method!(/// Forgets a lost host that will not come back.
+    ForgetHost = workloads.forget_host, 5000 ms, SameKey, Admin, Hostname => (),
+    samples "host-a".parse().expect("a host name") => ());
 method!(/// What this installation can run now.
     Offers = workloads.offers, 3000 ms, Read, Service, () => Offered,
     samples () => Offered { hosts: 1, backends: vec!["container".into()], engines: vec!["docker 20.10.24".into()], missing: vec!["krun: /dev/kvm is missing".into()] });
+method!(/// How many hosts and sandboxes there are; for the gateway's figures.
+    Count = workloads.count, 3000 ms, Read, Service, () => Figures,
+    samples () => Figures { hosts: 2, hosts_lost: 1, sandboxes: 7, memory_given: 3 << 30, memory_total: 16 << 30 });

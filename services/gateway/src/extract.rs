@@ -9,6 +9,7 @@ use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use nimbus_bus::{Key, Scope};
 use nimbus_errors::{Code, Fault};
+use nimbus_model::Hostname;
 use serde::de::DeserializeOwned;
 
 use crate::access::{Credential, Origin, Presented, for_machines};
@@ -293,6 +294,12 @@ impl FromRequestParts<App> for Origin {
         let origin = parts.extensions.get::<Self>().copied();
         origin.ok_or_else(|| ApiError::new(Code::ServiceInternal, "the request has no origin"))
     }
+}
+
+/// The name of a host or a box, wherever it was given.
+pub(crate) fn name_of(field: &str, name: &str) -> Answer<Hostname> {
+    name.parse()
+        .map_err(|error| ApiError::field(field, format!("{field}: {error}")))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod envelope;
 mod extract;
 mod feed;
 mod files;
+mod fleet;
 mod follow;
 mod grpc;
 mod hub;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::GatewayConfig;
 use crate::config::limits::{CLUSTER_PROBE, PROBE, READY_AGE};
+use crate::fleet::Fleet;
 use crate::hub::Hub;
 use crate::inference::Inference;
 use crate::principals::{Principal, Principals};
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) throttle: Throttle,
     pub(crate) traces: Traces,
     pub(crate) metrics: Metrics,
+    pub(crate) fleet: Fleet,
     /// The OpenAPI document as it is served.
     pub(crate) document: Bytes,
     /// Query parameters of each route, from the document.
@@ -141,6 +143,7 @@ impl App {
         Self(Arc::new(Inner {
             principals: Principals::new(bus.clone(), clock.clone(), metrics.clone()),
             hub: Hub::default(),
+            fleet: Fleet::new(&metrics),
             throttle: Throttle::new(&config),
             parameters: crate::openapi::query_parameters(&document),
             document: crate::openapi::text(&document).into(),

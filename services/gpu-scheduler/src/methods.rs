@@ -4,9 +4,10 @@ use bytes::Bytes;
 use nimbus_bus::{Bus, BusError, Identity, Incoming, Scope, Serving};
 use nimbus_errors::Fault;
 use nimbus_proto::gpu::{
-    CancelJob, CheckPairing, CreatePairing, GetEndpoint, GetInference, GetInjection, GetJob, GetSettings,
-    GetUsage, ListJobs, ListWorkers, Prioritize, PutSettings, ReadArtifact, ReadLog, RecordUsage, Register,
-    SetWorker, Submit, Unpair, WorkerArtifact, WorkerBeat, WorkerClaim, WorkerFinish, WorkerLog,
+    CancelJob, CheckPairing, Count, CreatePairing, GetEndpoint, GetInference, GetInjection, GetJob,
+    GetSettings, GetUsage, ListJobs, ListWorkers, Prioritize, PutSettings, ReadArtifact, ReadLog,
+    RecordUsage, Register, SetWorker, Submit, Unpair, WorkerArtifact, WorkerBeat, WorkerClaim, WorkerFinish,
+    WorkerLog,
 };
 
 use crate::beats::Link;
@@ -109,6 +110,9 @@ pub(crate) async fn serve(bus: &Bus, plane: &Plane) -> Result<Serving, BusError>
         .method::<GetInference, _, _>(on(plane, |plane, call: Incoming<GetInference>| async move {
             user(&call)?;
             Ok(plane.inference().await?)
+        }))
+        .method::<Count, _, _>(on(plane, |plane, _: Incoming<Count>| async move {
+            Ok(plane.figures().await?)
         }))
         .method::<GetEndpoint, _, _>(on(plane, |plane, _: Incoming<GetEndpoint>| async move {
             Ok(plane.endpoint().await?)

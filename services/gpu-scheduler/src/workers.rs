@@ -1,8 +1,11 @@
 //! The boxes: who they are, what is wanted of them.
 
 use nimbus_proto::auth::Secret;
-use nimbus_proto::gpu::{SetWorkerRequest, Standing, Worker, WorkerCredential};
+use nimbus_proto::gpu::{
+    Figures, JobState, SetWorkerRequest, Standing, Worker, WorkerCredential, WorkerState,
+};
 use nimbus_store::{execute, reading, sqlx};
+use strum::VariantArray;
 
 use crate::error::GpuError;
 use crate::plane::{After, Plane};
@@ -17,6 +20,27 @@ impl Plane {
             .iter()
             .map(crate::rows::WorkerRow::view)
             .collect()
+    }
+
+    /// How many boxes and jobs there are.
+    pub(crate) async fn figures(&self) -> Result<Figures, GpuError> {
+        const JOBS: &str =
+            "SELECT state, COUNT(*) FROM gpu_job WHERE state IN ('queued', 'running') GROUP BY state";
+        let jobs: Vec<(String, i64)> = reading!(&self.store, |c| sqlx::query_as(JOBS).fetch_all(c).await)?;
+        let count = |state: JobState| {
+            let found = jobs.iter().find(|(name, _)| *name == state.to_string());
+            found.map_or(0, |(_, count)| u64::try_from(*count).unwrap_or(0))
+        };
+        let boxes = self.workers().await?;
+        let of = |state: WorkerState| boxes.iter().filter(|one| one.state == state).count();
+        Ok(Figures {
+            boxes: WorkerState::VARIANTS
+                .iter()
+                .map(|state| (*state, u32::try_from(of(*state)).unwrap_or(u32::MAX)))
+                .collect(),
+            queued: count(JobState::Queued),
+            running: count(JobState::Running),
+        })
     }
 
     /// The name of the box whose token this is. What it calls itself does not count.

@@ -8,7 +8,7 @@ pub(crate) mod view;
 use std::time::Duration;
 
 use nimbus_model::Hostname;
-use nimbus_proto::workloads::{Host, Offered};
+use nimbus_proto::workloads::{Figures, Host, Offered};
 
 use crate::error::WorkError;
 use crate::works::Works;
@@ -27,6 +27,34 @@ impl Works {
     pub(crate) async fn list_hosts(&self) -> Result<Vec<Host>, WorkError> {
         let rows = row::list(&self.store).await?;
         Ok(rows.into_iter().map(|row| row.shown()).collect())
+    }
+
+    /// Forgets a host that is lost, with nothing left on it. One that speaks again is a host again.
+    pub(crate) async fn forget_host(&self, host: &Hostname) -> Result<(), WorkError> {
+        let name = host.to_string();
+        let forgotten = self
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    match row::forget(tx, &name).await? {
+                        true => Ok::<_, WorkError>(true),
+                        false => Ok(row::find_in(tx, &name).await?.is_none()),
+                    }
+                })
+            })
+            .await?;
+        if !forgotten {
+            return Err(WorkError::Conflict {
+                reason: "HostIsHeard",
+                why: format!(
+                    "the host {host} is heard, or is not empty yet; only a lost one can be forgotten"
+                ),
+                lifecycle: None,
+            });
+        }
+        self.hosts.forget(host.as_str());
+        tracing::info!(target: "audit", action = "host.forgotten", on = %host, "forgot the host {host}");
+        Ok(())
     }
 
     /// What can be run here now.
@@ -50,6 +78,23 @@ impl Works {
             collect(&mut offered.missing, &row.facts.missing);
         }
         Ok(offered)
+    }
+
+    /// How much there is.
+    pub(crate) async fn figures(&self) -> Result<Figures, WorkError> {
+        let mut figures = Figures::default();
+        let (now, limit) = (self.now(), self.config.host_lost_after);
+        for row in row::list(&self.store).await? {
+            figures.sandboxes += row.sandboxes;
+            if row.lost || now.since(row.seen_at) > limit {
+                figures.hosts_lost += 1;
+                continue;
+            }
+            figures.hosts += 1;
+            figures.memory_given += row.used_memory;
+            figures.memory_total += row.room(&self.config).memory;
+        }
+        Ok(figures)
     }
 
     /// Reads the hosts anew: others may have heard of them.

@@ -111,7 +111,9 @@ pub(crate) async fn serve(bus: &Bus, works: &Works) -> Result<Serving, BusError>
         Beat => |w, call| w.beat(call.request).await;
         Report => |w, call| w.report(call.request).await;
         ListHosts => |w, call| { let _ = who!(call); w.list_hosts().await };
+        ForgetHost => |w, call| { let _ = who!(call); w.forget_host(&call.request).await };
         Offers => |w, _call| w.offers().await;
+        Count => |w, _call| w.figures().await;
     });
     serve.start().await
 }

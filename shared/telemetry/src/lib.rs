@@ -14,5 +14,5 @@ mod traces;
 
 pub use config::{LogFormat, TelemetryArgs, TelemetryConfig};
 pub use init::{Telemetry, TelemetryError, TelemetryGuard};
-pub use metrics::{Metrics, OpenStream};
+pub use metrics::{Gauges, Metrics, OpenStream};
 pub use traces::{Outcome, Span, SpanKind, Trace, TraceSummary, Traces};

@@ -52,6 +52,25 @@ struct EventLabels {
     kind: String,
 }
 
+/// A gauge with one label, of which everything is told at once: what is not told any more is not there.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    label: &'static str,
+    family: Family<[(&'static str, String); 1], Gauge>,
+}
+
+impl Gauges {
+    /// Replaces all values.
+    pub fn set<S: Into<String>>(&self, values: impl IntoIterator<Item = (S, u64)>) {
+        self.family.clear();
+        for (value, count) in values {
+            self.family
+                .get_or_create(&[(self.label, value.into())])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
 /// The metrics of this process; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -120,6 +139,14 @@ impl Metrics {
     /// Adds metrics of one's own to the registry; names get the prefix `nimbus_`.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A gauge of one's own with one label; its name gets the prefix `nimbus_`.
+    #[must_use]
+    pub fn gauges(&self, name: &str, help: &str, label: &'static str) -> Gauges {
+        let family = Family::default();
+        self.register(|registry| registry.register(name, help, family.clone()));
+        Gauges { label, family }
     }
 
     /// One HTTP request was answered. `route` is the template, not the path.
@@ -225,6 +252,15 @@ mod tests {
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }
+        let hosts = metrics.gauges("hosts", "Hosts", "state");
+        hosts.set([("there", 2), ("lost", 1)]);
+        assert!(metrics.render().contains("nimbus_hosts{state=\"lost\"} 1"));
+        hosts.set([("there", 3)]);
+        let page = metrics.render();
+        assert!(
+            page.contains("nimbus_hosts{state=\"there\"} 3") && !page.contains("lost"),
+            "{page}"
+        );
         drop(open);
         assert!(metrics.render().contains("nimbus_event_streams 0"));
     }

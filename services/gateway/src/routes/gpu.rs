@@ -44,6 +44,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 struct ListQuery {
     /// Only jobs in this state: `queued`, `running`, `succeeded`, `failed` or `cancelled`.
     state: Option<String>,
+    /// Another name of `state`; give one of the two.
+    status: Option<String>,
     /// At most this many, 1 to 200; 50 when absent.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
@@ -71,12 +73,22 @@ async fn list(
             format!("limit: expected 1 to 200, got {limit}"),
         ));
     }
-    let state = query.state.map(|state| state.parse::<JobState>()).transpose();
+    let (name, state) = match (query.state, query.status) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::field(
+                "status",
+                "status: means the same as state, give one of them",
+            ));
+        }
+        (None, Some(status)) => ("status", Some(status)),
+        (state, None) => ("state", state),
+    };
+    let state = state.map(|state| state.parse::<JobState>()).transpose();
     let request = ListJobsRequest {
         state: state.map_err(|_| {
             ApiError::field(
-                "state",
-                "state: expected queued, running, succeeded, failed or cancelled",
+                name,
+                format!("{name}: expected queued, running, succeeded, failed or cancelled"),
             )
         })?,
         limit,

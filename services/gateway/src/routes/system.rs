@@ -103,13 +103,8 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<ReadyView>) {
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "System",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 async fn metrics(State(app): State<App>) -> Response {
-    if let Ok(pool) = &app.deployment().await.pool {
-        app.metrics.addresses("free", pool.free);
-        app.metrics.addresses("reserved", pool.reserved);
-        app.metrics.addresses("allocated", pool.allocated);
-    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], app.metrics.render()).into_response()
+    ([(CONTENT_TYPE, kind)], app.fleet.page(&app).await).into_response()
 }
 
 /// What is still to be set up.

@@ -7,7 +7,7 @@ use http::header::LOCATION;
 use nimbus_proto::auth::ForgetTenant;
 use nimbus_proto::workloads::{
     ConfigureTenant, ConfigureTenantRequest, CreateTenant, DeleteSecret, DeleteTenant, DeleteVolume,
-    EnsureVolume, GetTenant, ListHosts, ListSecrets, ListTenants, ListVolumes, Named, PutSecret,
+    EnsureVolume, ForgetHost, GetTenant, ListHosts, ListSecrets, ListTenants, ListVolumes, Named, PutSecret,
     PutSecretRequest,
 };
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::Refused;
 use crate::envelope::Answer;
-use crate::extract::{Admin, Body, Once, Signed};
+use crate::extract::{Admin, Body, Once, Signed, name_of};
 use crate::state::App;
 use crate::views::workloads::Items;
 use crate::views::workloads::host::HostView;
@@ -33,6 +33,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_volumes))
         .routes(routes!(put_volume, delete_volume))
         .routes(routes!(list_hosts))
+        .routes(routes!(forget_host))
 }
 
 /// The tenants that the caller may reach.
@@ -213,4 +214,20 @@ async fn delete_volume(
 async fn list_hosts(State(app): State<App>, Admin(signed): Admin) -> Answer<Json<Items<HostView>>> {
     let hosts = app.ask_for::<ListHosts>(&signed.principal, &()).await?;
     Ok(Json(Items::of(hosts)))
+}
+
+/// Forgets a host that is lost and will not come back. For administrators.
+///
+/// Refused with 409 while it is heard. One that speaks again is a host again.
+#[utoipa::path(delete, path = "/api/hosts/{name}", operation_id = "hosts.forget", tag = "Tenants",
+    params(("name" = String, Path, description = "The host.")),
+    security(("session" = []), ("token" = [])), responses((status = 204, description = "Forgotten, or never known."), Refused))]
+async fn forget_host(
+    State(app): State<App>,
+    Admin(signed): Admin,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    let host = name_of("name", &name)?;
+    app.ask_for::<ForgetHost>(&signed.principal, &host).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -46,6 +46,21 @@ async fn a_job_is_submitted_looked_at_and_cancelled_in_json_and_in_text() {
         world.get(Bob, "/api/gpu/jobs?state=failed").await.1["data"],
         json!([])
     );
+    // By its other name as well, but not by both.
+    let (_, same) = world.get(Bob, "/api/gpu/jobs?status=queued&cursor=c1").await;
+    assert_eq!(same["data"], list["data"]);
+    for (query, field) in [
+        ("status=lost", "status"),
+        ("state=lost", "state"),
+        ("state=queued&status=queued", "status"),
+    ] {
+        let (status, refused) = world.get(Bob, &format!("/api/gpu/jobs?{query}")).await;
+        assert_eq!(
+            (status.as_u16(), refused["fault"]["detail"]["field"].as_str()),
+            (400, Some(field)),
+            "{refused}"
+        );
+    }
     assert_eq!(world.get(Eve, "/api/gpu/jobs").await.1["data"], json!([]));
     assert_eq!(world.get(Eve, &location).await.0, 404);
 

@@ -27,6 +27,12 @@ enum ClusterCommand {
     ///
     /// Exits with 1 when a service has no instance, versions differ, or a copy of a stream is behind.
     Status,
+    /// Forget a host of sandboxes that is lost and will not come back.
+    ForgetHost {
+        /// Its name, as the portal's page of the cluster shows it.
+        #[arg(value_name = "NAME")]
+        host: Hostname,
+    },
     /// Print a token with which one host can join within a quarter of an hour.
     JoinToken {
         /// The only host that may use it.
@@ -93,6 +99,13 @@ pub(crate) async fn run(args: ClusterArgs) -> Outcome {
             } else {
                 Err(Problem::failed("the deployment is not healthy").why(deployment.problems.join("; ")))
             }
+        }
+        ClusterCommand::ForgetHost { host } => {
+            let what = format!("could not forget {host}");
+            let request = api.request(Method::DELETE, &["hosts", host.as_str()]);
+            api.answer(request, &what).await?;
+            output::say(format_args!("Forgot {host}."));
+            Ok(())
         }
         ClusterCommand::JoinToken { host } => {
             let what = "could not make a join token";

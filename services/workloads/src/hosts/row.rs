@@ -118,7 +118,7 @@ pub(crate) async fn list(store: &Store) -> Result<Vec<HostRow>, StoreError> {
 
 const FIND: &str = concat!("SELECT ", columns!(), " FROM workloads_host WHERE name = $1");
 
-async fn find_in(tx: &mut Tx, name: &str) -> Result<Option<HostRow>, StoreError> {
+pub(crate) async fn find_in(tx: &mut Tx, name: &str) -> Result<Option<HostRow>, StoreError> {
     let found: Option<Stored> = both!(tx, |c| sqlx::query_as(FIND).bind(name).fetch_optional(c).await)?;
     found.map(HostRow::try_from).transpose()
 }
@@ -164,6 +164,13 @@ pub(crate) async fn lose(tx: &mut Tx, row: &HostRow) -> Result<Option<HostRow>, 
     } else {
         Ok(None)
     }
+}
+
+const FORGET: &str = "DELETE FROM workloads_host WHERE name = $1 AND lost = 1 AND sandboxes = 0";
+
+/// Forgets a host; false: it is not lost, not empty, or not there.
+pub(crate) async fn forget(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
+    Ok(execute!(tx, sqlx::query(FORGET).bind(name))? == 1)
 }
 
 const CHARGE: &str = "UPDATE workloads_host SET used_cpu = used_cpu + $2, used_memory = used_memory + $3,

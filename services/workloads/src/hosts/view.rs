@@ -60,6 +60,13 @@ impl Hosts {
         inner.rows.insert(row.name.clone(), row);
     }
 
+    /// A host is no more.
+    pub(crate) fn forget(&self, host: &str) {
+        let mut inner = self.lock();
+        inner.epoch += 1;
+        inner.rows.remove(host);
+    }
+
     /// Looks at all of them without copying.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &HostRow>) -> T) -> T {
         look(&mut self.lock().rows.values())

@@ -1,6 +1,8 @@
 //! Hosts that come, differ, get lost; and the service that restarts above them.
 
-use nimbus_proto::workloads::{Denial, Lifecycle, ListHosts, Offers, StartService, StopSandbox};
+use nimbus_proto::workloads::{
+    Count, Denial, ForgetHost, Lifecycle, ListHosts, Offers, StartService, StopSandbox,
+};
 use nimbus_store::testing;
 
 use crate::agent::Launching;
@@ -69,6 +71,16 @@ on_both! {
         assert_eq!(moved.status.host.as_deref(), Some("host-b"));
         let hosts = world.ask::<ListHosts>(&world.admin, &()).await.unwrap();
         assert_eq!((hosts[0].lost, hosts[0].sandboxes, hosts[1].lost), (true, 0, false));
+        let figures = world.gateway.call::<Count>(&()).await.unwrap();
+        assert_eq!((figures.hosts, figures.hosts_lost, figures.sandboxes), (1, 1, 1));
+        // One that is heard stays; a lost one goes, and is there again when it is heard.
+        let forget = async |name: &str| world.ask::<ForgetHost>(&world.admin, &name.parse().unwrap()).await;
+        assert_eq!(code(&forget("host-b").await), "op.conflict");
+        assert_eq!(code(&world.ask::<ForgetHost>(&world.alice, &"host-a".parse().unwrap()).await), "auth.permission_denied");
+        forget(&hosts[0].name).await.unwrap();
+        forget(&hosts[0].name).await.unwrap();
+        let names = world.ask::<ListHosts>(&world.admin, &()).await.unwrap();
+        assert_eq!(names.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["host-b"]);
         // It comes back with what was given up.
         host.serve().await;
         let orders = host.beat().await;

@@ -747,6 +747,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/hosts/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Forgets a host that is lost and will not come back. For administrators.
+         * @description Refused with 409 while it is heard. One that speaks again is a host again.
+         */
+        delete: operations["hosts.forget"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/ips": {
         parameters: {
             query?: never;
@@ -7247,6 +7267,8 @@ export interface operations {
             query?: {
                 /** @description Only jobs in this state: `queued`, `running`, `succeeded`, `failed` or `cancelled`. */
                 state?: string;
+                /** @description Another name of `state`; give one of the two. */
+                status?: string;
                 /** @description At most this many, 1 to 200; 50 when absent. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
@@ -8084,6 +8106,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Data_JoinTokenView"];
                 };
+            };
+            /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorEnvelope"];
+                };
+            };
+        };
+    };
+    "hosts.forget": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The host. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Forgotten, or never known. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Refused or failed; its code says why, `GET /api/errors` lists the codes. */
             default: {

@@ -3,7 +3,6 @@
 use axum::extract::{Path, State};
 use http::HeaderMap;
 use nimbus_bus::{Key, Scope};
-use nimbus_model::Hostname;
 use nimbus_proto::gpu::{ListWorkers, PairingRequest, SetWorker, SetWorkerRequest, Unpair};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -11,8 +10,8 @@ use utoipa_axum::routes;
 use super::Refused;
 use super::plane::{forgotten, pairing};
 use crate::access::Origin;
-use crate::envelope::{Answer, ApiError, Data, request_id};
-use crate::extract::{Admin, Body, Gpu};
+use crate::envelope::{Answer, Data, request_id};
+use crate::extract::{Admin, Body, Gpu, name_of};
 use crate::public;
 use crate::state::App;
 use crate::views::gpu::{GpuWorkerView, PairingView, UnpairedView, WorkerBody};
@@ -22,12 +21,6 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(list))
         .routes(routes!(change, unpair))
         .routes(routes!(rotate))
-}
-
-/// A box' name, wherever it was given.
-pub(super) fn name_of(field: &str, name: &str) -> Answer<Hostname> {
-    name.parse()
-        .map_err(|error| ApiError::field(field, format!("{field}: {error}")))
 }
 
 /// The boxes that run jobs.

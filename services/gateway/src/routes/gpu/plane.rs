@@ -15,10 +15,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Refused;
-use super::boxes::name_of;
 use crate::access::Origin;
 use crate::envelope::{Answer, ApiError, Data, OPENAI_ROOT, request_id};
-use crate::extract::{Admin, Body, Gpu, Lenient, Params, Signed};
+use crate::extract::{Admin, Body, Gpu, Lenient, Params, Signed, name_of};
 use crate::public;
 use crate::state::App;
 use crate::views::gpu::{
