@@ -122,7 +122,9 @@ async fn run(writer: &SqlitePool, batch: &mut [Box<dyn Job>]) -> Result<(), Stor
     for job in batch {
         execute!(&mut tx, sqlx::query("SAVEPOINT job"))?;
         if !job.run(&mut tx).await {
-            execute!(&mut tx, sqlx::query("ROLLBACK TO job"))?;
+            // Not there any more when the disk is full or failed: SQLite took back all of the transaction.
+            let undone = execute!(&mut tx, sqlx::query("ROLLBACK TO job"));
+            undone.map_err(|_| StoreError::Interrupted)?;
         }
         execute!(&mut tx, sqlx::query("RELEASE job"))?;
     }

@@ -154,7 +154,8 @@ pub enum StoreError {
     /// The failure of a commit that several writes shared.
     #[error(transparent)]
     Shared(Arc<StoreError>),
-    /// The write ended without an answer: it panicked, or the process is ending.
+    /// The write ended without an answer: it panicked, the process is ending, or another one for which there was no
+    /// space took its transaction along.
     #[error("the write was interrupted")]
     Interrupted,
 }

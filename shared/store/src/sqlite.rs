@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Row, SqlitePool};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 
 use crate::StoreError;
 
@@ -105,12 +105,26 @@ pub(crate) async fn open(path: &Utf8Path) -> Result<(SqlitePool, SqlitePool), St
     let writer = pool()
         .min_connections(1)
         .max_connections(1)
+        .after_release(|connection, _| Box::pin(is_reusable(connection)))
         .connect_with(write)
         .await?;
     let readers = pool()
         .max_connections(READERS)
         .connect_lazy_with(common.read_only(true).pragma("query_only", "ON"));
     Ok((writer, readers))
+}
+
+/// Whether a connection that comes back can begin another transaction.
+///
+/// When the disk is full or fails, SQLite ends the transaction by itself (sqlite.org/lang_transaction.html, "Response
+/// to errors within a transaction"). The driver's own `ROLLBACK` then fails, and it believes for ever that it is
+/// within that transaction. Such a connection is closed; the next transaction opens another.
+async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // A roll-back of a transaction that was dropped waits to be done: after this it is.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 /// Refuses a file that is not ours, marks a new one.

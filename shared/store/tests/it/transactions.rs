@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use nimbus_errors::{Code, Coded};
-use nimbus_store::testing::{World, on_both, on_postgres};
+use nimbus_store::testing::{World, on_both, on_postgres, sqlite};
 use nimbus_store::{
     Database, Engine, Migration, Store, StoreError, both, execute, migrations, reading, sqlx,
 };
@@ -153,6 +153,59 @@ async fn a_write_that_panics_takes_nobody_along() {
         assert_eq!(count(&store).await, 2);
     })
     .await;
+}
+
+/// No file may grow from now on; for as long as the writer's connection lives.
+async fn fill(store: &Store) {
+    let mut tx = store.begin().await.unwrap();
+    execute!(&mut tx, sqlx::query("PRAGMA max_page_count = 1")).unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_forgotten_once_there_is_space() {
+    let world = sqlite().await;
+    let store = shop(&world).await;
+    let large = "x".repeat(1 << 20);
+    let full = |error: &StoreError| error.code() == Code::ServiceStorageIo;
+    let kept = |id: &'static str, store: &Store| {
+        let store = store.clone();
+        async move { add(&store, id, 1).await.unwrap() }
+    };
+
+    // A transaction that is dropped, one that is taken back, one that is committed all the same.
+    fill(&store).await;
+    assert!(full(&add(&store, &large, 1).await.unwrap_err()));
+    kept("dropped", &store).await;
+    for commit in [false, true] {
+        fill(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        let error = execute!(&mut tx, sqlx::query(INSERT).bind(&large).bind(1_i64)).unwrap_err();
+        assert!(full(&error), "{error:?}");
+        let _ = if commit {
+            tx.commit().await
+        } else {
+            tx.rollback().await
+        };
+        kept(if commit { "committed" } else { "taken back" }, &store).await;
+    }
+
+    // One of several writes that share a commit: nothing is kept of any, and all say so.
+    fill(&store).await;
+    let tried = join_all((0..20).map(|n| {
+        let id = if n == 10 { large.clone() } else { format!("id{n}") };
+        store.write(move |tx| Box::pin(async move { execute!(tx, sqlx::query(INSERT).bind(id).bind(1_i64)) }))
+    }))
+    .await;
+    assert!(full(tried[10].as_ref().unwrap_err()), "{:?}", tried[10]);
+    for (n, one) in tried.iter().enumerate().filter(|(n, _)| *n != 10) {
+        if let Err(error) = one {
+            assert_eq!(error.code(), Code::ServiceUnavailable, "{n}: {error:?}");
+        }
+    }
+    let succeeded = tried.iter().filter(|one| one.is_ok()).count();
+    kept("last", &store).await;
+    assert_eq!(count(&store).await, 4 + i64::try_from(succeeded).unwrap());
 }
 
 #[tokio::test]
