@@ -89,6 +89,12 @@ if [ ${#packages[@]} -gt 0 ]; then
     }
 fi
 
+# Judges licences, bans and sources of dependencies. Built here, because nobody packages it; without it that suite is skipped.
+if [ "$1" = test ] && command -v cargo >/dev/null 2>&1 && ! cargo deny --version >/dev/null 2>&1; then
+    echo "$0: installing cargo-deny, which takes some minutes" >&2
+    cargo install --quiet --locked cargo-deny@0.20.2 || echo "$0: could not install cargo-deny" >&2
+fi
+
 missing=0
 if ! command -v cargo >/dev/null 2>&1; then
     echo "$0: cargo is missing: install Rust with rustup (rust-toolchain.toml names the version)" >&2
