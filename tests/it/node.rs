@@ -4,11 +4,13 @@
 //! - `user`: an account's
 //! - `upgrade`: another program, good and bad
 //! - `activation`: ports that systemd holds
+//! - `container`: what Podman's generator makes of a node
 //! - `network`: nodes that other computers reach
 //! - `quickinstall`: releases that are what they claim to be, and others
 //! - `walk`: the page about nodes, every command of it, and a second host that joins
 
 mod activation;
+mod container;
 mod host;
 mod network;
 mod quickinstall;

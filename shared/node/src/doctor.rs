@@ -1,4 +1,10 @@
 //! What on this host keeps a node from running, and what to do about it.
+//!
+//! - `quadlet`: what makes a container's unit, and whether it can make ours
+//! - `sandboxes`: the engine of sandboxes, and what the kernel lets an account do
+
+mod quadlet;
+mod sandboxes;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -8,21 +14,12 @@ use nimbus_units::State;
 use serde::Serialize;
 
 use crate::account;
-use crate::agent::AGENT_UNIT;
 use crate::commands::Commands;
 use crate::installed::Installed;
 use crate::layout::{Layout, Scope, Target};
 use crate::manifest::Manifest;
-use crate::plan::podman;
 use crate::upgrade::version;
 use crate::verify;
-
-/// Podman's first release with Quadlet.
-const QUADLET: (u32, u32) = (4, 4);
-const GENERATORS: [&str; 2] = [
-    "/usr/lib/systemd/system-generators/podman-system-generator",
-    "/usr/libexec/podman/quadlet",
-];
 
 /// What hangs on a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -129,7 +126,9 @@ pub fn diagnose(
                 commands,
             );
         }
-        Target::Container => quadlet(&mut probes, commands),
+        Target::Container => {
+            quadlet::look(&mut probes, layout, Utf8Path::new("/"), commands);
+        }
     }
     let folder = layout.artifacts(target);
     let writable = rustix::fs::access(existing(folder).as_std_path(), rustix::fs::Access::WRITE_OK).is_ok();
@@ -213,8 +212,15 @@ pub fn diagnose(
         if !joined {
             probes.add("admin_token", Advice, ok, detail, remedy);
         }
-        engine(&mut probes, layout, joined, commands);
     }
+    let host = sandboxes::Look {
+        layout,
+        root: Utf8Path::new("/"),
+        uid: rustix::process::geteuid().as_raw(),
+        group: account::engine_group(commands),
+        commands,
+    };
+    host.probe(&mut probes, target, joined);
     probes.0
 }
 
@@ -254,6 +260,7 @@ fn user(probes: &mut Probes, environment: &impl Fn(&str) -> Option<String>, comm
         "sign in as this account, or run `loginctl enable-linger` for it",
     );
     let uid = rustix::process::geteuid().as_raw().to_string();
+    // Of an account that neither lingers nor is signed in, loginctl knows nothing.
     let linger = commands.says(&["loginctl", "show-user", &uid, "--property=Linger", "--value"]);
     probes.add(
         "linger",
@@ -298,89 +305,85 @@ fn binary(probes: &mut Probes, place: &Utf8Path, commands: &dyn Commands) {
     }
 }
 
-fn quadlet(probes: &mut Probes, commands: &dyn Commands) {
-    let found = podman(commands);
-    let detail = found.map_or_else(
-        || "missing".to_owned(),
-        |(major, minor)| format!("Podman {major}.{minor}"),
-    );
-    probes.add(
-        "podman",
-        Level::Required,
-        found.is_some(),
-        detail.clone(),
-        "install Podman 4.4 or later",
-    );
-    probes.add(
-        "podman_version",
-        Level::Required,
-        found.is_some_and(|version| version >= QUADLET),
-        detail,
-        "Quadlet needs Podman 4.4; with an older one use --systemd",
-    );
-    let generator = GENERATORS.iter().find(|path| Utf8Path::new(path).exists());
-    probes.add(
-        "quadlet_generator",
-        Level::Required,
-        generator.is_some(),
-        generator.map_or_else(|| "no generator of Podman".to_owned(), |path| (*path).to_owned()),
-        "install Podman with its systemd generator",
-    );
-    let volume = commands.yes(&["podman", "volume", "exists", "nimbus-data"]);
-    probes.add(
-        "volume",
-        Level::Advice,
-        volume,
-        if volume { "nimbus-data is there" } else { "nimbus-data will be made at the first start" },
-        "a server that other computers reach needs a rotated admin token: podman run --rm -v nimbus-data:/var/lib/nimbus IMAGE auth rotate-admin",
-    );
-}
+#[cfg(test)]
+mod tests {
+    use std::io;
 
-fn engine(probes: &mut Probes, layout: &Layout, joined: bool, commands: &dyn Commands) {
-    let group = account::engine_group(commands);
-    let granted = if joined {
-        let unit = std::fs::read_to_string(layout.units.join(AGENT_UNIT)).unwrap_or_default();
-        unit.lines().any(|line| line.starts_with("SupplementaryGroups="))
-    } else {
-        layout.units.join(crate::artifacts::ENGINE_DROP_IN).exists()
-    };
-    let (ok, detail) = match (&group, layout.scope) {
-        (Some(group), Scope::System) if granted => (true, format!("the service is in the group {group}")),
-        (Some(group), Scope::System) => (false, format!("the service is not in the group {group}")),
-        (Some(group), Scope::User) => {
-            let member = commands
-                .says(&["id", "-nG"])
-                .is_some_and(|groups| groups.split_whitespace().any(|name| name == group));
-            (
-                member,
-                format!(
-                    "this account is {}in the group {group}",
-                    if member { "" } else { "not " }
-                ),
-            )
+    use super::*;
+    use crate::commands::Ran;
+
+    /// What a command ends with and prints; none: it is not there.
+    type Answer = Option<(i32, &'static str, &'static str)>;
+
+    /// A host whose commands answer as a test says.
+    pub(super) struct Script(pub(super) Box<dyn Fn(&str) -> Answer>);
+
+    impl Commands for Script {
+        fn run(&self, words: &[String]) -> io::Result<Ran> {
+            let answer = (self.0)(&words.join(" "));
+            let (code, stdout, stderr) = answer.ok_or(io::ErrorKind::NotFound)?;
+            Ok(Ran {
+                code: Some(code),
+                stdout: stdout.to_owned(),
+                stderr: stderr.to_owned(),
+            })
         }
-        (None, _) => (
-            false,
-            "no container engine that another account than root may use".to_owned(),
-        ),
-    };
-    probes.add(
-        "engine",
-        Level::Advice,
-        ok,
-        detail,
-        if joined {
-            "sandboxes need Docker or Podman: install one, then run join again with another token and --overwrite"
-        } else {
-            "sandboxes need Docker or Podman: install one, then run install again with --overwrite"
-        },
-    );
-    let cgroup = Utf8Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    probes.add(
-        "cgroup_v2",
-        Level::Advice,
-        cgroup,
-        if cgroup { "cgroup v2" } else { "cgroup v1" },
-        "limits of sandboxes are stricter on cgroup v2: boot with systemd.unified_cgroup_hierarchy=1",
-    );
+
+        fn pass(&self, words: &[String]) -> io::Result<i32> {
+            Ok(self.run(words)?.code.unwrap_or(1))
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn found<'a>(probes: &'a [Probe], id: &str) -> &'a Probe {
+        let probe = probes.iter().find(|probe| probe.id == id);
+        probe.unwrap_or_else(|| panic!("no {id} in {probes:?}"))
+    }
+
+    #[test]
+    fn an_account_that_lingers_has_a_node_that_stays() {
+        let of = |linger: Answer, state: Answer, runtime: Option<&'static str>| {
+            let script = Script(Box::new(move |line| match line {
+                "systemctl --user is-system-running" => state,
+                line if line.starts_with("loginctl show-user ") => linger,
+                _ => None,
+            }));
+            let mut probes = Probes(Vec::new());
+            user(&mut probes, &|_| runtime.map(str::to_owned), &script);
+            ["runtime_dir", "user_manager", "linger"].map(|id| {
+                let probe = found(&probes.0, id).clone();
+                assert_eq!(probe.result == Verdict::Fail, probe.remedy.is_some());
+                (probe.result, probe.level)
+            })
+        };
+        let (required, advice) = (Level::Required, Level::Advice);
+        let pass = |level| (Verdict::Pass, level);
+        let fail = |level| (Verdict::Fail, level);
+        assert_eq!(
+            of(
+                Some((0, "yes\n", "")),
+                Some((1, "degraded\n", "")),
+                Some("/run/user/1000")
+            ),
+            [pass(required), pass(required), pass(advice)]
+        );
+        assert_eq!(
+            of(
+                Some((0, "no\n", "")),
+                Some((1, "offline\n", "")),
+                Some("/run/user/1000")
+            ),
+            [pass(required), fail(required), fail(advice)]
+        );
+        // Neither signed in nor lingering, and without the tools.
+        let unknown = Some((
+            1,
+            "",
+            "Failed to get user: User ID 1000 is not logged in or lingering",
+        ));
+        assert_eq!(
+            of(unknown, None, None),
+            [fail(required), fail(required), fail(advice)]
+        );
+    }
 }

@@ -1,8 +1,9 @@
 //! Taking a node away: exactly what installing made, and what it has kept only if that is asked for.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use nimbus_units::inspect;
 
 use crate::account::{ACCOUNT, Account};
@@ -14,6 +15,35 @@ use crate::files;
 use crate::layout::{Layout, Scope, Target};
 use crate::manifest::{AgentRecord, Manifest};
 use crate::plan::{ENV_STUB, allowed};
+
+/// What a container keeps its data in, as Podman calls it.
+const VOLUME: &str = "nimbus-data";
+
+/// The data of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Volume {
+    /// There is none.
+    Absent,
+    /// Podman has it.
+    There,
+    /// Podman cannot be asked.
+    Unknown,
+}
+
+impl Volume {
+    fn find(target: Target, commands: &dyn Commands) -> Self {
+        if target == Target::Systemd {
+            return Self::Absent;
+        }
+        let asked = commands.run(&owned(&["podman", "volume", "exists", VOLUME]));
+        match asked.ok().and_then(|ran| ran.code) {
+            Some(0) => Self::There,
+            // Other codes are Podman's own failures.
+            Some(1) => Self::Absent,
+            _ => Self::Unknown,
+        }
+    }
+}
 
 /// What is removed.
 #[derive(Clone, Debug)]
@@ -28,8 +58,12 @@ pub struct Removal {
     /// Where it was written down what was made.
     records: Vec<Utf8PathBuf>,
     folders: Vec<Utf8PathBuf>,
-    binary: Option<Utf8PathBuf>,
+    /// Programs that installing copied: the node's, and another one if the agent has its own.
+    binaries: Vec<Utf8PathBuf>,
+    /// Those in whose place somebody has put another one.
+    replaced: Vec<Utf8PathBuf>,
     state: Vec<Utf8PathBuf>,
+    volume: Volume,
     account: bool,
     /// Whether the service manager knows the service; one that a generator makes may never have been made.
     known: bool,
@@ -38,10 +72,12 @@ pub struct Removal {
 /// What was removed, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Files and folders that are gone.
-    pub removed: Vec<Utf8PathBuf>,
+    /// Files, folders and volumes that are gone.
+    pub removed: Vec<String>,
     /// What the node kept, and the account it belongs to.
     pub kept: Vec<String>,
+    /// What is not ours to remove, or could not be removed from here, with the reason.
+    pub left: Vec<String>,
 }
 
 impl Removal {
@@ -76,12 +112,20 @@ impl Removal {
             false => None,
         };
         let copied = manifest.iter().filter_map(|manifest| manifest.binary.as_ref());
-        let copied = copied.chain(record.iter().filter_map(|record| record.binary.as_ref()));
-        let mut binary = None;
-        for copied in copied {
-            if files::digest(&copied.path)?.as_ref() == Some(&copied.sha256) {
-                binary = Some(copied.path.clone());
-            }
+        let copied: Vec<_> = copied
+            .chain(record.iter().filter_map(|record| record.binary.as_ref()))
+            .collect();
+        let (mut binaries, mut replaced) = (Vec::new(), Vec::new());
+        for path in copied.iter().map(|copied| &copied.path).collect::<BTreeSet<_>>() {
+            let Some(digest) = files::digest(path)? else {
+                continue;
+            };
+            // Node and agent may share a program; an upgrade is written down by one of them.
+            let ours = copied
+                .iter()
+                .any(|copied| copied.path == *path && copied.sha256 == digest);
+            let list = if ours { &mut binaries } else { &mut replaced };
+            list.push(path.clone());
         }
         if record.is_some() {
             // Installing wrote it, with the credential of the agent in it.
@@ -104,6 +148,7 @@ impl Removal {
             state.extend(layout.writable.iter().cloned());
             state.retain(|folder| folder.exists());
         }
+        let volume = Volume::find(target, commands);
         let account = native
             && layout.scope == Scope::System
             && Account::find(commands).is_some_and(|account| account.is_ours(&layout.base));
@@ -123,8 +168,10 @@ impl Removal {
             modified,
             records,
             folders,
-            binary,
+            binaries,
+            replaced,
             state,
+            volume,
             account,
         })
     }
@@ -149,6 +196,79 @@ impl Removal {
         Ok(text.filter(|text| self.purge || text == ENV_STUB).map(|_| path))
     }
 
+    /// What nobody can bring back.
+    #[must_use]
+    pub fn loses(&self) -> Vec<String> {
+        if !self.purge {
+            return Vec::new();
+        }
+        let mut lost: Vec<String> = self.state.iter().map(ToString::to_string).collect();
+        lost.extend((self.volume == Volume::There).then(|| format!("the volume {VOLUME}")));
+        let settings = self.layout.env_file();
+        lost.extend(settings.exists().then(|| settings.into_string()));
+        lost.extend(self.account.then(|| format!("the account {ACCOUNT}")));
+        lost
+    }
+
+    /// Files that go first, before the service manager is told.
+    fn first(&self) -> Result<Vec<Utf8PathBuf>, NodeError> {
+        let settings = self.env_file()?;
+        let paths = self.files.iter().chain(&self.binaries).chain(&settings);
+        Ok(paths.cloned().collect())
+    }
+
+    /// Folders that go if nothing else is in them, in this order.
+    fn emptied(&self) -> Vec<Utf8PathBuf> {
+        let drop_in = self.layout.units.join(ENGINE_DROP_IN);
+        let drop_in = self.files.contains(&drop_in).then(|| drop_in.parent()).flatten();
+        let mut folders: Vec<Utf8PathBuf> = drop_in.map(Utf8Path::to_owned).into_iter().collect();
+        folders.extend(self.folders.iter().cloned());
+        // When settings were kept the last time, so was their folder, and nobody remembers who made it.
+        folders.extend(self.purge.then(|| self.layout.config.clone()));
+        folders
+    }
+
+    /// What removes the volume, if it goes.
+    fn volume_command(&self) -> Option<Vec<String>> {
+        (self.purge && self.volume == Volume::There).then(|| owned(&["podman", "volume", "rm", VOLUME]))
+    }
+
+    fn left(&self) -> Vec<String> {
+        let replaced = self.replaced.iter();
+        let mut left: Vec<String> = replaced
+            .map(|path| format!("{path}, which is not the program that was installed"))
+            .collect();
+        if self.purge && self.volume == Volume::Unknown {
+            let sudo = match self.layout.scope {
+                Scope::System => "sudo ",
+                Scope::User => "",
+            };
+            left.push(format!(
+                "the volume {VOLUME} if there is one, as podman cannot be asked here: {sudo}podman volume rm {VOLUME}"
+            ));
+        }
+        left
+    }
+
+    /// Everything that would be removed, in the order in which it is.
+    fn gone(&self) -> Result<Vec<Utf8PathBuf>, NodeError> {
+        let mut gone = self.first()?;
+        gone.extend(self.state.iter().filter(|_| self.purge).cloned());
+        gone.extend(self.records.iter().cloned());
+        let mut known: BTreeSet<Utf8PathBuf> = gone.iter().cloned().collect();
+        for folder in self.emptied() {
+            let real = folder.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let empty = real
+                && folder.read_dir_utf8().is_ok_and(|mut entries| {
+                    entries.all(|entry| entry.is_ok_and(|entry| known.contains(entry.path())))
+                });
+            if empty && known.insert(folder.clone()) {
+                gone.push(folder);
+            }
+        }
+        Ok(gone)
+    }
+
     /// What would be done.
     ///
     /// # Errors
@@ -163,25 +283,22 @@ impl Removal {
         if let Some(command) = self.before() {
             let _ = writeln!(text, "systemctl: {}", command.join(" "));
         }
-        let gone = self
-            .files
-            .iter()
-            .cloned()
-            .chain(self.binary.clone())
-            .chain(self.env_file()?);
-        for path in gone.chain(self.records.iter().cloned()) {
+        for path in self.gone()? {
             let _ = writeln!(text, "remove: {path}");
-        }
-        for folder in self.state.iter().filter(|_| self.purge) {
-            let _ = writeln!(text, "remove: {folder}");
         }
         let _ = writeln!(
             text,
             "systemctl: {}",
             self.layout.scope.systemctl(&["daemon-reload"]).join(" ")
         );
+        if let Some(command) = self.volume_command() {
+            let _ = writeln!(text, "run: {}", command.join(" "));
+        }
         if self.purge && self.account {
             let _ = writeln!(text, "run: userdel {ACCOUNT}");
+        }
+        for left in self.left() {
+            let _ = writeln!(text, "left: {left}");
         }
         Ok(text)
     }
@@ -208,24 +325,10 @@ impl Removal {
         if let Some(command) = self.before() {
             commands.must(&command)?;
         }
-        for path in self
-            .files
-            .iter()
-            .cloned()
-            .chain(self.binary.clone())
-            .chain(self.env_file()?)
-        {
+        for path in self.first()? {
             if files::remove(&path)? {
-                done.removed.push(path);
+                done.removed.push(path.into_string());
             }
-        }
-        if self
-            .files
-            .iter()
-            .any(|path| path.as_str().ends_with(ENGINE_DROP_IN))
-            && let Some(folder) = self.layout.units.join(ENGINE_DROP_IN).parent()
-        {
-            files::remove_empty(folder);
         }
         commands.must(&self.layout.scope.systemctl(&["daemon-reload"]))?;
         // A unit that failed is remembered until somebody says otherwise; one that did not is an error here.
@@ -233,13 +336,20 @@ impl Removal {
         if self.purge {
             for folder in &self.state {
                 std::fs::remove_dir_all(folder).map_err(io("remove", folder))?;
-                done.removed.push(folder.clone());
+                done.removed.push(folder.to_string());
+            }
+            if let Some(command) = self.volume_command() {
+                commands.must(&command)?;
+                done.removed.push(format!("the volume {VOLUME}"));
             }
             if self.account {
                 commands.must(&owned(&["userdel", ACCOUNT]))?;
             }
         } else {
             done.kept.extend(self.state.iter().map(ToString::to_string));
+            if self.volume == Volume::There {
+                done.kept.push(format!("the volume {VOLUME}"));
+            }
             if self.account {
                 done.kept.push(format!("the account {ACCOUNT}"));
             }
@@ -249,18 +359,15 @@ impl Removal {
         }
         for path in &self.records {
             if files::remove(path)? {
-                done.removed.push(path.clone());
+                done.removed.push(path.to_string());
             }
         }
-        for folder in &self.folders {
-            if files::remove_empty(folder) {
-                done.removed.push(folder.clone());
+        for folder in self.emptied() {
+            if files::remove_empty(&folder) {
+                done.removed.push(folder.into_string());
             }
         }
-        // When settings were kept the last time, so was their folder, and nobody remembers who made it.
-        if self.purge && files::remove_empty(&self.layout.config) {
-            done.removed.push(self.layout.config.clone());
-        }
+        done.left = self.left();
         Ok(done)
     }
 }

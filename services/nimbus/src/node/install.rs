@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use nimbus_config::seconds_or_text;
-use nimbus_node::{Host, Manifest, NodeError, Plan, Removal, Request, Scope, Target, Upgrade, Upgraded};
+use nimbus_node::{Host, Manifest, NodeError, Plan, Removal, Request, Upgrade, Upgraded};
 
 use super::{WhichArgs, mirrors, problem, this_program};
 use crate::output;
@@ -125,7 +125,8 @@ struct RemovalArgs {
     #[arg(long)]
     force: bool,
 
-    /// Remove the data, the settings and the service's account as well. They cannot be brought back.
+    /// Remove the data, the settings and the service's account as well, or the container's volume. They cannot be
+    /// brought back.
     #[arg(long)]
     purge: bool,
 
@@ -256,14 +257,10 @@ pub(super) fn uninstall(args: &UninstallArgs) -> Outcome {
         return output::line(text.trim_end_matches('\n'));
     }
     removal.check(what.force).map_err(failed)?;
-    if what.purge && which.target() == Target::Systemd {
-        let account = if layout.scope == Scope::System {
-            " and the account nimbus"
-        } else {
-            ""
-        };
+    let lost = removal.loses();
+    if !lost.is_empty() {
         output::confirm(
-            &format!("This removes {} with everything in it{account}", layout.base),
+            &format!("This removes {} with everything in it", lost.join(" and ")),
             what.yes,
         )?;
     }
@@ -279,10 +276,13 @@ pub(super) fn uninstall(args: &UninstallArgs) -> Outcome {
     for kept in &done.kept {
         output::say(format_args!("kept: {kept}"));
     }
+    for left in &done.left {
+        output::say(format_args!("left: {left}"));
+    }
     if done.removed.is_empty() {
         return output::line("Nothing was installed.");
     }
-    let more = if done.kept.is_empty() {
+    let more = if done.kept.is_empty() || what.purge {
         String::new()
     } else {
         format!(

@@ -85,6 +85,12 @@ impl TestHost {
             .collect()
     }
 
+    /// What was run of this program since the last time.
+    pub(crate) fn ran_of(&self, program: &str) -> Vec<String> {
+        let ran = std::mem::take(&mut *self.ran.borrow_mut());
+        ran.into_iter().filter(|line| line.starts_with(program)).collect()
+    }
+
     /// Every file and folder of the home.
     pub(crate) fn tree(&self) -> Vec<String> {
         let mut found = Vec::new();

@@ -1,7 +1,14 @@
-use nimbus_node::{Agent, Kind, Manifest, NodeError, Request, Target, drift};
+use nimbus_node::{Agent, Kind, Manifest, NodeError, Removal, Request, Target, drift};
 use nimbus_units::{State, UnitFile};
 
 use crate::host::TestHost;
+
+/// What a dry run says that it would remove.
+fn to_remove(said: &str) -> Vec<&str> {
+    said.lines()
+        .filter_map(|line| line.strip_prefix("remove: "))
+        .collect()
+}
 
 fn everything(host: &TestHost) -> Request {
     Request {
@@ -190,10 +197,12 @@ fn uninstalling_leaves_what_the_node_kept_and_purging_leaves_nothing() {
             "systemctl --user reset-failed nimbus.service"
         ]
     );
-    for path in said.lines().filter_map(|line| line.strip_prefix("remove: ")) {
-        assert!(!camino::Utf8Path::new(path).exists(), "{path}");
-        assert!(done.removed.iter().any(|removed| removed == path), "{path}");
-    }
+    assert_eq!(
+        to_remove(&said),
+        done.removed,
+        "folders and files, in their order"
+    );
+    assert!(done.removed.contains(&host.layout().units.to_string()));
     assert_eq!(Manifest::read(&host.layout()).unwrap(), None);
     assert!(host.layout().data().join("nimbus.db").exists());
     let config: Vec<String> = host
@@ -205,13 +214,13 @@ fn uninstalling_leaves_what_the_node_kept_and_purging_leaves_nothing() {
     assert_eq!(done.kept.first().unwrap(), &host.layout().base.to_string());
 
     let again = host.removal(false).apply(&host).unwrap();
-    assert_eq!(
-        again.removed,
-        Vec::<camino::Utf8PathBuf>::new(),
-        "what is not there is fine"
-    );
+    assert_eq!(again.removed, Vec::<String>::new(), "what is not there is fine");
     host.install(everything(&host), false).unwrap();
-    let done = host.removal(true).apply(&host).unwrap();
+    let (before, removal) = (host.tree(), host.removal(true));
+    let said = removal.dry_run().unwrap();
+    assert_eq!(host.tree(), before, "a dry run touches nothing");
+    let done = removal.apply(&host).unwrap();
+    assert_eq!(to_remove(&said), done.removed);
     assert_eq!(done.kept, Vec::<String>::new());
     assert!(
         host.tree().iter().all(|path| !path.contains("nimbus")),
@@ -242,6 +251,124 @@ fn files_of_others_are_not_removed() {
         "settings and a program of somebody else"
     );
     assert!(done.kept.contains(&settings.to_string()));
+    assert!(
+        done.left.iter().any(|left| left.starts_with(binary.as_str())),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_stays() {
+    let host = TestHost::new();
+    host.install(host.request(), false).unwrap();
+    let units = host.layout().units;
+    std::fs::write(units.join("own.service"), "").unwrap();
+    let removal = host.removal(true);
+    let said = removal.dry_run().unwrap();
+    let done = removal.apply(&host).unwrap();
+    assert_eq!(to_remove(&said), done.removed);
+    assert!(units.exists() && !done.removed.contains(&units.to_string()));
+    assert!(!host.layout().config.exists());
+}
+
+#[test]
+fn node_and_agent_of_different_programs_both_go() {
+    let host = TestHost::new();
+    let own = host.path("home/opt/agent/nimbus");
+    let agent = Agent {
+        layout: host.layout(),
+        binary: own.clone(),
+        command: "nimbus node join https://nimbus.example.org".to_owned(),
+    };
+    agent.apply(&host.program("agents", "2"), "", &[], &host).unwrap();
+    host.install(host.request(), false).unwrap();
+    let node = host.layout().binary;
+    assert!(own.exists() && node.exists());
+    let removal = host.removal(true);
+    let said = removal.dry_run().unwrap();
+    let done = removal.apply(&host).unwrap();
+    assert_eq!(to_remove(&said), done.removed);
+    assert!(!own.exists() && !node.exists(), "{done:?}");
+    assert_eq!((host.tree(), done.left), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_program_that_both_share_goes_whoever_upgraded_it() {
+    let host = TestHost::new();
+    let agent = Agent {
+        layout: host.layout(),
+        binary: host.layout().binary,
+        command: "nimbus node join https://nimbus.example.org".to_owned(),
+    };
+    agent.apply(&host.path("new"), "", &[], &host).unwrap();
+    let record = host.layout().config.join("agent.json");
+    let old = host.text(&record);
+    // As it is after an upgrade: only one of them knows the new program.
+    std::fs::remove_file(host.layout().binary).unwrap();
+    host.program("new", "2.0.0");
+    host.install(host.request(), false).unwrap();
+    assert_eq!(host.text(&record), old);
+    let done = host.removal(true).apply(&host).unwrap();
+    assert_eq!((host.tree(), done.left), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn the_volume_of_a_container_goes_only_when_that_is_asked_for() {
+    let container = |host: &TestHost| {
+        let request = Request {
+            image: Some("ghcr.io/nimbus/nimbus:1.2.3".to_owned()),
+            ..Request::new(Target::Container, host.layout().scope)
+        };
+        host.install(request, false).unwrap();
+        host.ran_of("");
+    };
+    let removal =
+        |host: &TestHost, purge| Removal::new(host.layout(), Target::Container, purge, host).unwrap();
+    let volume = |code: i32| {
+        TestHost::answering(move |line| (line == "podman volume exists nimbus-data").then_some((code, "")))
+    };
+    const RM: &str = "podman volume rm nimbus-data";
+
+    let host = volume(0);
+    container(&host);
+    let kept = removal(&host, false);
+    assert_eq!(kept.loses(), Vec::<String>::new());
+    assert_eq!(kept.apply(&host).unwrap().kept, ["the volume nimbus-data"]);
+    assert!(!host.ran_of("podman").contains(&RM.to_owned()));
+
+    container(&host);
+    let purge = removal(&host, true);
+    assert_eq!(purge.loses(), ["the volume nimbus-data"]);
+    assert!(purge.dry_run().unwrap().contains(&format!("\nrun: {RM}\n")));
+    assert!(!host.ran_of("podman").contains(&RM.to_owned()));
+    let done = purge.apply(&host).unwrap();
+    assert!(
+        done.removed.contains(&"the volume nimbus-data".to_owned()),
+        "{done:?}"
+    );
+    // Whoever uses it has been stopped before.
+    let ran = host.ran_of("");
+    let at = |start: &str| ran.iter().position(|line| line.starts_with(start)).unwrap();
+    assert!(at("systemctl --user stop nimbus.service") < at(RM), "{ran:?}");
+
+    // There is none; and nobody knows.
+    let host = volume(1);
+    container(&host);
+    let done = removal(&host, true).apply(&host).unwrap();
+    assert_eq!((done.kept, done.left), (Vec::new(), Vec::new()));
+    let host = volume(127);
+    container(&host);
+    let purge = removal(&host, true);
+    let said = purge.dry_run().unwrap();
+    let done = purge.apply(&host).unwrap();
+    let [left] = done.left.as_slice() else {
+        panic!("{done:?}")
+    };
+    assert!(
+        left.ends_with(&format!(": {RM}")) && said.contains(&format!("left: {left}\n")),
+        "{left}"
+    );
+    assert!(!host.ran_of("podman").contains(&RM.to_owned()));
 }
 
 #[test]
