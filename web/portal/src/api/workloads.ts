@@ -485,6 +485,7 @@ export const work = {
   deleteApiKey: (tenant: string, id: string) => ask(`${tenantPath(tenant)}/api-keys/${encodeURIComponent(id)}`, nothing, { method: "DELETE" }),
 
   hosts: () => ask("/api/hosts", named(isHost)),
+  forgetHost: (name: string) => ask(`/api/hosts/${encodeURIComponent(name)}`, nothing, { method: "DELETE" }),
 };
 
 /** Where the log of a sandbox or a service is. */

@@ -10,6 +10,7 @@ import { Meter } from "~/ui/meter";
 import { Bone, EmptyState, Panel } from "~/ui/states";
 import { Badge, StatusDot } from "~/ui/status";
 import { Age } from "~/ui/time";
+import { ForgetHost } from "./forget";
 import { AddHost } from "./join";
 
 const REFRESH_MS = 5_000;
@@ -77,6 +78,11 @@ function HostRow({ host }: { host: Host }) {
             <span className="text-xs text-muted">
               heard of <Age at={host.seenAt} />
             </span>
+          ) : null}
+          {host.lost === true ? (
+            <div className="mt-2">
+              <ForgetHost name={host.name} />
+            </div>
           ) : null}
         </div>
         <div className="grid min-w-0 gap-x-6 gap-y-3 sm:grid-cols-2">

@@ -6,7 +6,7 @@ import { FakeSocket } from "~/mocks/socket";
 import { renderApp } from "~/mocks/render";
 import { server } from "~/mocks/server";
 import * as mock from "~/mocks/work";
-import { ok } from "~/mocks/handlers";
+import { ok, refuse } from "~/mocks/handlers";
 import * as data from "~/mocks/data";
 
 // The terminal draws with a canvas, which the simulated browser has none of.
@@ -362,6 +362,25 @@ describe("keys, tenants and hosts", () => {
     });
     await act(() => router.navigate({ to: "/services" }));
     expect(router.state.location.search).toEqual({ tenant: "search-team" });
+  });
+
+  it("forgets a host that is lost", async () => {
+    const forgotten: string[] = [];
+    server.use(
+      http.delete("*/api/hosts/:name", ({ params }) => {
+        forgotten.push(String(params.name));
+        return forgotten.length === 1 ? refuse(409, "op.conflict", "the host host-b is heard") : new HttpResponse(null, { status: 204 });
+      }),
+    );
+    const { user } = renderApp("/hosts");
+    // Only of one that is lost.
+    expect(await screen.findAllByRole("button", { name: "Forget" })).toHaveLength(1);
+    await user.click(screen.getByRole("button", { name: "Forget" }));
+    await user.click(await screen.findByRole("button", { name: "Forget host" }));
+    expect(await screen.findByText("The host host-b is heard.")).toBeVisible();
+    await user.click(screen.getByRole("button", { name: "Forget host" }));
+    expect(await screen.findByText("host-b is forgotten")).toBeVisible();
+    expect(forgotten).toEqual(["host-b", "host-b"]);
   });
 
   it("shows hosts to administrators only", async () => {
