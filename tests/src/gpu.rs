@@ -66,7 +66,10 @@ impl Plane {
                 .with("NIMBUS_BUS_PUBLIC_URL", format!("tls://127.0.0.1:{port}"));
         }
         let settings = change(settings);
-        let server = Server::start(&output, "nimbus", &dir.path().join("data"), &settings).await;
+        let data = settings
+            .get("NIMBUS_DATA_DIR")
+            .map_or_else(|| dir.path().join("data"), Utf8PathBuf::from);
+        let server = Server::start(&output, "nimbus", &data, &settings).await;
         // The first one administers.
         let admin = Api::anonymous(&server.url()).member("ada").await;
         let session = admin.login("ada@example.org", crate::api::PASSWORD).await;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! starting ──"Server is ready"──▶ running ──dies──▶ starting (same port, same files)
+//!                                    ├──disk was full, has space again──▶ starting
 //!                                    └──stop──▶ stopped
 //! ```
 //! A thread of its own starts the process and waits for it, because the kernel ties "die with your
@@ -26,6 +27,7 @@ use crate::error::BusError;
 use crate::exposure::{Exposure, Files};
 use crate::process::{self, Program};
 use crate::server_config::ServerConfigOptions;
+use crate::space;
 
 /// How long the first start may take; it is some 50 ms unless files have to be recovered.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -353,7 +355,7 @@ impl Supervisor {
     fn follow_log(&self, child: &mut Child) -> Option<String> {
         let pid = child.id();
         let log = BufReader::new(child.stderr.take()?);
-        let (mut port, mut complaint) = (None, None);
+        let (mut port, mut complaint, mut full) = (None, None, false);
         for line in log.lines().map_while(Result::ok) {
             // "[PID] [LVL] text"
             let text = line.split_once("] [").map_or(line.as_str(), |(_, rest)| rest);
@@ -362,6 +364,13 @@ impl Supervisor {
                 "FTL" | "ERR" => {
                     complaint = Some(text.to_owned());
                     error!(nats.pid = pid, "nats-server: {text}");
+                    if !full
+                        && space::stopped_writing(text)
+                        && let Ok(handle) = process::handle(child)
+                    {
+                        full = true;
+                        space::end_when_there_is_some(self.dir.clone(), handle);
+                    }
                 }
                 "WRN" => warn!(nats.pid = pid, "nats-server: {text}"),
                 _ => debug!(nats.pid = pid, "nats-server: {text}"),

@@ -44,6 +44,7 @@ mod replicas;
 mod serve;
 mod server_config;
 mod singleton;
+mod space;
 pub mod stream;
 mod survey;
 pub mod trace;

@@ -70,10 +70,12 @@ pub(crate) fn render(options: &ServerConfigOptions, trust: &Trust) -> String {
         "resolver_preload",
         &format!("{{\n  {system}: {system_jwt}\n  {account}: {account_jwt}\n}}"),
     );
+    // Of files the default is three quarters of what is free at the start: of a disk that has become fuller since, less
+    // than the streams were promised before, and then it does not have them any more. They limit themselves.
     line(
         "jetstream",
         &format!(
-            "{{\n  store_dir: {}\n  max_memory_store: 64MB\n  sync_interval: {sync}\n}}",
+            "{{\n  store_dir: {}\n  max_memory_store: 64MB\n  max_file_store: 4GB\n  sync_interval: {sync}\n}}",
             quoted(options.store_dir.as_str())
         ),
     );

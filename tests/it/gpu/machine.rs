@@ -3,10 +3,11 @@
 use std::process::Stdio;
 
 use nimbus_tests::api::Api;
-use nimbus_tests::gpu::{Plane, job, log};
+use nimbus_tests::gpu::{PATIENCE, Plane, job, log};
 use nimbus_tests::process::output;
 use nimbus_tests::server::Settings;
 use nimbus_tests::sim::PveSim;
+use nimbus_tests::wait::eventually;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -57,36 +58,82 @@ async fn inside(told: &str, script: &str) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_submits_with_what_it_was_told_and_no_more_when_it_is_gone() {
-    let sim = PveSim::start(&output("gpu", "machine-sim"), 0.0, 10).await;
-    let mut plane = Plane::with("machine", false, |settings| {
+/// A server with a cluster whose machines are told an address that is no loopback one; here it leads to loopback
+/// all the same.
+async fn plane(test: &str) -> (PveSim, Plane) {
+    let sim = PveSim::start(&output("gpu", &format!("{test}-sim")), 0.0, 10).await;
+    let mut plane = Plane::with(test, false, |settings| {
         settings
             .iter()
             .fold(Settings::cluster(&sim), |all, (name, value)| {
                 all.with(name, value)
             })
+            .with("NIMBUS_GPU_PREPARE_SECONDS", "1")
     })
     .await;
-    // Machines are told an address that is no loopback one; here it leads to loopback all the same.
     let port = plane.server.url().rsplit(':').next().unwrap().to_owned();
     let _ = plane.server.terminate().await;
     plane
         .server
         .restart_with("APP_URL", &format!("http://nimbus.example.org:{port}"))
         .await;
+    (sim, plane)
+}
+
+/// The scripts with a token that guests were given.
+async fn told(sim: &PveSim) -> Vec<String> {
+    let state = sim.state().await;
+    let commands = state["guest_commands"].as_array().unwrap().clone();
+    commands
+        .iter()
+        .filter_map(|command| command["input"].as_str())
+        .filter(|input| input.contains("nbv_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_made_before_the_first_box_is_told_when_there_is_one() {
+    let (sim, plane) = plane("machine-before").await;
+    let operation = plane.admin.order("early-vm").await;
+    let _ = plane.admin.succeeded(&operation).await;
+    let vm = plane.admin.machine("early-vm").await.unwrap()["ID"].clone();
+    assert_eq!(told(&sim).await, Vec::<String>::new());
+
+    let worker = plane.worker("box").await;
+    let scripts = eventually(
+        "the machine is told",
+        PATIENCE,
+        || told(&sim),
+        |scripts| !scripts.is_empty(),
+    )
+    .await;
+    let said = inside(
+        &scripts[0],
+        r#"
+        id=$(gx10 submit nimbus.test/busybox:1 -- echo "from before")
+        echo "id=$id"
+        gx10 logs -f "$id"
+        "#,
+    )
+    .await;
+    let (id, printed) = said.strip_prefix("id=").unwrap().split_once('\n').unwrap();
+    assert_eq!(printed, "from before\n");
+    assert_eq!(job(&plane.admin, id).await["vm_id"], vm);
+    assert_eq!(told(&sim).await.len(), 1, "once");
+    plane.end(vec![worker], &[id.to_owned()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_submits_with_what_it_was_told_and_no_more_when_it_is_gone() {
+    let (sim, plane) = plane("machine").await;
     let worker = plane.worker("box").await;
 
     let operation = plane.admin.order("gpu-vm").await;
     let ended = plane.admin.succeeded(&operation).await;
     assert_eq!(ended["warnings"].as_array().map_or(0, Vec::len), 0, "{ended}");
-    let state = sim.state().await;
-    let commands = state["guest_commands"].as_array().unwrap();
-    let told = commands
-        .iter()
-        .filter_map(|command| command["input"].as_str())
-        .find(|input| input.contains("nbv_"))
-        .expect("the machine was told its token");
+    let scripts = told(&sim).await;
+    let told = scripts.first().expect("the machine was told its token");
 
     // Words arrive as they were written, and what the job left comes back.
     let said = inside(
