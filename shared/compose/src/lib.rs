@@ -24,7 +24,7 @@ mod yaml;
 
 pub use discover::{discover, slug};
 pub use error::ComposeError;
-pub use load::{Load, Loaded, load};
+pub use load::{Load, Loaded, Surroundings, load};
 pub use model::{
     Attachment, Build, Condition, Dependency, Gpu, Grant, Health, Logging, Material, Mount, MountKind,
     Network, NimbusKeys, Port, Project, Restart, Service, Source, Subnet, Test, Texts, Volume,

@@ -4,6 +4,7 @@ mod extends;
 mod include;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub struct Loaded {
     pub project: Project,
     /// In the order of the files.
     pub notices: Vec<Notice>,
+    /// What it was read with: also secrets may come from there.
+    pub variables: Surroundings,
 }
 
 /// Loads a project.
@@ -107,14 +110,26 @@ pub fn load(wanted: &Load) -> Result<Loaded, ComposeError> {
 }
 
 /// Variables: those of the process, then those of files.
-#[derive(Clone, Debug)]
-pub(crate) struct Surroundings {
+#[derive(Clone)]
+pub struct Surroundings {
     process: BTreeMap<String, String>,
     files: IndexMap<String, String>,
 }
 
+// Values may be secret.
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("process", &self.process.len())
+            .field("files", &self.files.len())
+            .finish()
+    }
+}
+
 impl Surroundings {
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
+    /// The value of a variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
         self.process.get(name).or_else(|| self.files.get(name)).cloned()
     }
 

@@ -97,7 +97,11 @@ pub(crate) fn project(parts: Parts<'_>) -> Result<Loaded, ComposeError> {
     networks(&mut project, &tree)?;
     check_grants(&project)?;
     project.order(&[])?;
-    Ok(Loaded { project, notices })
+    Ok(Loaded {
+        project,
+        notices,
+        variables: variables.clone(),
+    })
 }
 
 /// Whether a service's profiles are wanted, or it has none, or it was asked for by name.

@@ -1,5 +1,7 @@
 //! A service of a project as a service of Nimbus: the body of the request that defines it.
 
+mod secrets;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -48,10 +50,6 @@ const MISSING: &[(&str, &str)] = &[
     ("pid", "leave it out: nothing is shared"),
     ("privileged", "leave it out: a sandbox has no rights"),
     (
-        "secrets",
-        "set it with the tenant's secrets, and name it in a definition of your own",
-    ),
-    (
         "security_opt",
         "leave it out: the strictest profile is always in force",
     ),
@@ -83,6 +81,8 @@ pub struct Defined {
     pub hash: String,
     /// Volumes of the tenant that have to be there.
     pub volumes: Vec<String>,
+    /// Secrets of the project that the tenant has to have, as the file calls them.
+    pub secrets: Vec<String>,
     /// What the tenant has to allow.
     pub needs: Needs,
     /// What is left out.
@@ -91,8 +91,9 @@ pub struct Defined {
 
 /// Turns a service into a definition.
 ///
-/// What is started is the image with its process, environment, limits, TCP ports, named volumes, health check
-/// and restart policy. A sandbox has no network, so services of one project do not see each other by name.
+/// What is started is the image with its process, environment, secrets in variables, limits, TCP ports, named
+/// volumes, health check and restart policy. A sandbox has no network, so services of one project do not see
+/// each other by name.
 pub fn definition(project: &Project, service: &Service) -> Defined {
     let mut notices = Vec::new();
     let mut needs = Needs::default();
@@ -105,7 +106,8 @@ pub fn definition(project: &Project, service: &Service) -> Defined {
         "root".into(),
         json!({ "kind": "oci_image", "source": { "kind": "reference", "reference": service.image } }),
     );
-    let process = process(service);
+    let used = secrets::used(project, service, &mut notices);
+    let process = process(service, &used);
     if !process.is_empty() {
         spec.insert("process".into(), Value::Object(process));
     }
@@ -172,8 +174,36 @@ pub fn definition(project: &Project, service: &Service) -> Defined {
         body: json!({ "metadata": { "name": service.name, "labels": labels }, "spec": spec }),
         hash,
         volumes,
+        secrets: used.needed,
         needs,
         notices,
+    }
+}
+
+impl Defined {
+    /// Makes a change of a secret a change of the definition; `value` is that of a secret of the project, by its
+    /// name in the file.
+    pub fn bind<'v>(&mut self, value: impl Fn(&str) -> Option<&'v [u8]>) {
+        let used: Vec<(&String, &[u8])> = self
+            .secrets
+            .iter()
+            .filter_map(|secret| Some((secret, value(secret)?)))
+            .collect();
+        if used.is_empty() {
+            return;
+        }
+        let mut digest = Sha256::new();
+        for (secret, value) in used {
+            digest.update(secret);
+            digest.update([0]);
+            digest.update(Sha256::digest(value));
+        }
+        // Labels are shown: two bytes tell nobody what a weak secret is, and one change in 65,536 is not seen.
+        let two: String = hex::encode(digest.finalize()).chars().take(4).collect();
+        self.hash = format!("{}-{two}", self.hash);
+        if let Some(label) = self.body.pointer_mut("/metadata/labels/compose~1definition") {
+            *label = json!(self.hash);
+        }
     }
 }
 
@@ -192,7 +222,7 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn process(service: &Service) -> Map<String, Value> {
+fn process(service: &Service, used: &secrets::Used) -> Map<String, Value> {
     let mut process = Map::new();
     if let Some(words) = &service.entrypoint {
         process.insert("entrypoint".into(), json!(words));
@@ -204,10 +234,16 @@ fn process(service: &Service) -> Map<String, Value> {
     } else if let Some(words) = &service.command {
         process.insert("command".into(), json!(words));
     }
-    if !service.environment.is_empty() {
-        let pairs = service.environment.iter();
-        let list: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs = service.environment.iter();
+    let list: Vec<String> = pairs
+        .filter(|(key, _)| !used.dropped.contains(*key))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if !list.is_empty() {
         process.insert("env".into(), json!(list));
+    }
+    if !used.variables.is_empty() {
+        process.insert("secrets".into(), json!(used.variables));
     }
     for (key, value) in [("cwd", &service.working_dir), ("user", &service.user)] {
         if let Some(value) = value {
@@ -394,7 +430,7 @@ mod tests {
     use super::*;
     use crate::load::{Load, load};
 
-    fn defined(text: &str) -> Defined {
+    pub(super) fn defined(text: &str) -> Defined {
         let dir = camino_tempfile::tempdir().unwrap();
         let file = dir.path().join("compose.yaml");
         std::fs::write(&file, text).unwrap();
@@ -460,6 +496,26 @@ mod tests {
                 "services.a.labels.bad key"
             ]
         );
+    }
+
+    #[test]
+    fn another_secret_is_another_definition() {
+        let text = "services:\n  a: {image: x, secrets: [s], environment: {S_FILE: /run/secrets/s}}\nsecrets: {s: {content: v}}\n";
+        let with = |value: &str| {
+            let mut made = defined(text);
+            made.bind(|name| (name == "s").then_some(value.as_bytes()));
+            assert_eq!(made.body["metadata"]["labels"][HASH_LABEL], json!(made.hash));
+            made.hash
+        };
+        assert_eq!(with("one"), with("one"));
+        assert_ne!(with("one"), with("two"));
+        // Whoever reads the label learns two bytes.
+        assert_eq!((with("one").len(), defined(text).hash.len()), (21, 16));
+        // Secrets of others change nothing.
+        let mut other = defined("services:\n  a: {image: x}\n");
+        let before = other.hash.clone();
+        other.bind(|_| Some(b"one"));
+        assert_eq!(other.hash, before);
     }
 
     #[test]

@@ -175,3 +175,95 @@ async fn a_changed_line_replaces_what_it_changes_and_nothing_else() {
     assert!(listed.matches("absent").count() == 2, "{listed}");
     lab.end().await;
 }
+
+/// A service that says how it was told its secrets: from a file, a variable and the Compose file.
+fn secrets() -> String {
+    format!(
+        "services:
+  app:
+    image: {IMAGE}
+    command: [sh, -c, 'echo \"got $$FROM_FILE, $$FROM_ENV and $$FROM_TEXT; file $${{FROM_FILE_FILE:-none}}\"; exec sleep 600']
+    environment:
+      FROM_FILE_FILE: /run/secrets/file
+      FROM_ENV_FILE: /run/secrets/elsewhere
+      FROM_TEXT_FILE: /etc/text
+    secrets:
+      - file
+      - {{ source: env, target: elsewhere }}
+      - {{ source: text, target: /etc/text }}
+      - unused
+secrets:
+  file: {{ file: ./file.txt }}
+  env: {{ environment: THE_SECRET }}
+  text: {{ content: 'of the file' }}
+  unused: {{ file: ./not-there.txt }}
+"
+    )
+}
+
+#[tokio::test]
+async fn secrets_are_kept_by_the_tenant_and_given_as_variables() {
+    let mut token_file = String::new();
+    let lab = Lab::with("workloads", "compose-secrets", |settings| {
+        settings
+            .get("NIMBUS_ADMIN_TOKEN_FILE")
+            .unwrap()
+            .clone_into(&mut token_file);
+        settings
+    })
+    .await;
+    let project = Project::of(&lab, &token_file).await;
+    project.write("compose.yaml", &secrets());
+    project.write(".env", "THE_SECRET=of the variables\n");
+    // What cannot be read is told before anything is made.
+    let (ok, _, err) = project.run(&["up", "-d"]).await;
+    assert!(
+        !ok && err.contains("could not read the secret file") && err.contains("file.txt"),
+        "{err}"
+    );
+    let (_, listed, _) = project.run(&["ps"]).await;
+    assert!(listed.contains("absent"), "{listed}");
+
+    project.write("file.txt", "of a file\n");
+    let (ok, out, err) = project.run(&["up", "-d"]).await;
+    assert!(ok && out.contains("app: started"), "{out}{err}");
+    assert!(
+        err.contains("/run/secrets/unused is not there under Nimbus"),
+        "{err}"
+    );
+    project
+        .log_says(
+            "app",
+            "got of a file, of the variables and of the file; file none",
+        )
+        .await;
+    // Nothing shows a value, and the definition names what it uses.
+    let shown = project.inspect("app").await;
+    let text = shown.to_string();
+    assert!(
+        !text.contains("of a file") && !text.contains("of the variables"),
+        "{text}"
+    );
+    assert!(text.contains("_file\"") && text.contains("FROM_TEXT"), "{text}");
+
+    let first = project.up().await;
+    assert_eq!(first("app").0, "already_running");
+    project.write("file.txt", "of another file\n");
+    let changed = project.up().await;
+    assert_eq!(changed("app").0, "started");
+    project
+        .log_says("app", "got of another file, of the variables")
+        .await;
+
+    let gone = project.prints(&["down", "--remove"]).await;
+    assert_eq!(gone.matches(": removed").count(), 4, "{gone}");
+    assert_eq!(
+        project
+            .prints(&["down", "--remove"])
+            .await
+            .matches(": removed")
+            .count(),
+        0
+    );
+    lab.end().await;
+}

@@ -3,6 +3,7 @@
 mod down;
 mod export;
 mod look;
+mod secrets;
 mod up;
 
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ enum ComposeCommand {
     Down {
         /// Only these, and nothing they depend on.
         services: Vec<String>,
-        /// Also remove their definitions. Volumes stay.
+        /// Also remove their definitions, and of the whole project its secrets. Volumes stay.
         #[arg(long)]
         remove: bool,
     },
@@ -139,14 +140,19 @@ pub(crate) async fn run(args: ComposeArgs) -> Outcome<ExitCode> {
             to: ExportCommand::Quadlet(wanted),
         } => return export::quadlet(&files, &wanted),
         ComposeCommand::Up(wanted) => {
-            let project = files.project(&wanted.services)?;
-            let workloads = files.open(&client, &project)?;
-            return Box::pin(up::up(&workloads, &project, &wanted)).await;
+            let loaded = files.load(&wanted.services)?;
+            tell(&loaded.notices);
+            let workloads = files.open(&client, &loaded.project)?;
+            return Box::pin(up::up(&workloads, &loaded, &wanted)).await;
         }
         ComposeCommand::Down { services, remove } => {
-            let project = files.project(&services)?;
-            let workloads = files.open(&client, &project)?;
-            down::down(&workloads, &project, &services, remove).await?;
+            let loaded = files.load(&services)?;
+            tell(&loaded.notices);
+            let workloads = files.open(&client, &loaded.project)?;
+            down::down(&workloads, &loaded.project, &services, remove).await?;
+            if remove && services.is_empty() {
+                secrets::remove(&workloads, &loaded).await?;
+            }
         }
         ComposeCommand::Ps(wanted) => Box::pin(look::ps(&client, &files, &wanted)).await?,
         ComposeCommand::Inspect { service } => {

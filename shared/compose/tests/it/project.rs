@@ -74,7 +74,7 @@ fn everything_at_once() {
     ]);
     let mut wanted = folder.wanted();
     wanted.files.push(folder.path("compose.override.yaml"));
-    let Loaded { project, notices } = load(&wanted).unwrap();
+    let Loaded { project, notices, .. } = load(&wanted).unwrap();
     assert_eq!(notices, []);
     assert_eq!(project.name, "my-app");
     assert!(project.key().starts_with("my-app-") && project.default_tenant().starts_with("svc-my-app-"));

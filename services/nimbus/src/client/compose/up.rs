@@ -6,13 +6,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use nimbus_compose::workload::{Defined, HASH_LABEL, Needs, definition};
-use nimbus_compose::{Condition, Notice, Origin, Project, Service};
+use nimbus_compose::{Condition, Loaded, Notice, Origin, Project, Service};
 use nimbus_errors::Code;
 use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
-use super::{down, ensure_tenant, limit, refused, tell};
+use super::{down, ensure_tenant, limit, refused, secrets, tell};
 use crate::client::logs::{Lines, data};
 use crate::client::sandbox::wait;
 use crate::client::workloads::{Workloads, cell, complaint, text};
@@ -39,18 +39,21 @@ struct Started<'a> {
     wanted: Condition,
 }
 
-pub(super) async fn up(workloads: &Workloads, project: &Project, args: &UpArgs) -> Outcome<ExitCode> {
+pub(super) async fn up(workloads: &Workloads, loaded: &Loaded, args: &UpArgs) -> Outcome<ExitCode> {
+    let project = &loaded.project;
     let order = project.order(&args.services).map_err(|error| refused(&error))?;
-    let defined: Vec<Defined> = order.iter().map(|service| definition(project, service)).collect();
-    for made in &defined {
+    let mut defined: Vec<Defined> = order.iter().map(|service| definition(project, service)).collect();
+    let values = secrets::read(loaded, &defined)?;
+    for made in &mut defined {
+        made.bind(|name| secrets::bytes(&values, name));
         tell(&made.notices);
     }
     if order.len() > 1 {
         tell(&[Notice::info(
             &Origin::default(),
             "networks",
-            "services under Nimbus have no network of their own and do not see each other by name",
-            "export with `nimbus compose export quadlet` where they have to",
+            "a sandbox has no network, so these services do not see each other, neither by name nor by address",
+            "what has to be reached is published as a port; export with `nimbus compose export quadlet` where they have to meet",
         )]);
     }
     let needs = defined.iter().fold(Needs::default(), |all, made| Needs {
@@ -59,6 +62,7 @@ pub(super) async fn up(workloads: &Workloads, project: &Project, args: &UpArgs) 
         mounts: all.mounts || made.needs.mounts,
     });
     ensure_tenant(workloads, needs).await?;
+    secrets::put(workloads, loaded, &values).await?;
     for volume in defined.iter().flat_map(|made| &made.volumes) {
         let what = format!("could not make the volume {volume}");
         workloads
