@@ -72,8 +72,11 @@ def main() -> None:
         fill(folder, programs, version, public, args.url)
         sign(folder, args.key, f"version:{version} {f'commit:{commit} ' if commit else ''}nimbus release")
         checked(folder, version, public)
-        # Renaming onto a folder that somebody has made meanwhile fails unless it is empty.
-        folder.rename(out)
+        try:
+            folder.rename(out)
+        except OSError as error:
+            # Also if somebody has made one meanwhile.
+            fail(f"{out} cannot be made: {error.strerror}")
     for path in sorted(out.iterdir()):
         print(f"{path.stat().st_size:>12}  {path}")
 
