@@ -55,6 +55,7 @@ const MIGRATIONS: &[Migration] = migrations![
         postgres: include_str!("../migrations/0002_chunk.postgres.sql"),
     },
     "0003_endpoints" => include_str!("../migrations/0003_endpoints.sql"),
+    "0004_bus_name" => include_str!("../migrations/0004_bus_name.sql"),
 ];
 
 /// Serves until `ctx.stop` fires. Ready once every subscription is live; no box need be there.

@@ -15,7 +15,7 @@ use nimbus_proto::auth::{BusUser, MintBus, Secret};
 use nimbus_proto::event::{GpuSettingsChanged, GpuWorkerRemoved};
 use nimbus_proto::gpu::{Pairing, PairingRequest, Unpaired};
 use nimbus_store::{StoreError, Tx, both, execute, reading, sqlx};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::error::GpuError;
 use crate::plane::{After, Plane};
@@ -152,16 +152,28 @@ impl Plane {
         let newcomer = Newcomer::of(registration)?;
         // Both before the token is used up by this: they can fail.
         let (worker_token, inference_key) = (fresh::<32>()?, fresh::<24>()?);
+        let bus_name = bus_name(&newcomer.name, &fresh::<8>()?)?;
         let name = newcomer.name.clone();
         let base_url = newcomer.base_url();
         let (plane, token, key) = (self.clone(), worker_token.clone(), inference_key.clone());
-        self.store
-            .write(move |tx| Box::pin(async move { plane.register_in(tx, newcomer, &token, &key).await }))
+        let known = bus_name.clone();
+        let before = self
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    plane
+                        .register_in(tx, newcomer, &token, &key, known.as_str())
+                        .await
+                })
+            })
             .await?;
         self.probe.forget();
         self.follow_up(After::default());
         info!(gpu.worker = %name, "{name} is paired");
-        let bus = self.access(&name).await;
+        if let Some(before) = before {
+            self.forget_consumer(&before).await;
+        }
+        let bus = self.access(&bus_name).await;
         Ok(Registered {
             worker_id: name.to_string(),
             worker_token: worker_token.reveal().to_owned(),
@@ -171,7 +183,14 @@ impl Plane {
         })
     }
 
-    /// A credential for the bus; none where the bus cannot be reached, and then the box uses HTTP.
+    async fn forget_consumer(&self, bus_name: &str) {
+        if let Err(error) = self.bus.delete_consumer(JOBS_STREAM, bus_name).await {
+            // Nothing is stored for it any more.
+            debug!("the consumer {bus_name} stays: {error}");
+        }
+    }
+
+    /// A credential for the bus, where it has this name; none where the bus cannot be reached, and then the box uses HTTP.
     async fn access(&self, name: &Hostname) -> Option<BusAccess> {
         let minted = self.bus.call::<MintBus>(&BusUser::GpuWorker(name.clone())).await;
         match minted {
@@ -199,12 +218,14 @@ impl Plane {
         newcomer: Newcomer,
         token: &Secret,
         key: &Secret,
-    ) -> Result<(), GpuError> {
+        bus_name: &str,
+    ) -> Result<Option<String>, GpuError> {
         const CLOSE: &str = "UPDATE gpu_settings SET pairing = NULL, pairing_until = NULL, pairing_worker = NULL, enabled = 1 WHERE id = 1";
-        const PAIR: &str = "INSERT INTO gpu_worker (name, pool, state, standing, token, address, model, base_url, paired_at, inference_key)
-            VALUES ($1, $2, 'new', 'active', $3, $4, $5, $6, $7, $8)
+        const PAIR: &str = "INSERT INTO gpu_worker (name, pool, state, standing, token, address, model, base_url, paired_at, inference_key, bus_name)
+            VALUES ($1, $2, 'new', 'active', $3, $4, $5, $6, $7, $8, $9)
             ON CONFLICT (name) DO UPDATE SET state = 'new', token = excluded.token, address = excluded.address,
-                model = excluded.model, base_url = excluded.base_url, link = '', paired_at = excluded.paired_at, inference_key = excluded.inference_key";
+                model = excluded.model, base_url = excluded.base_url, link = '', paired_at = excluded.paired_at, inference_key = excluded.inference_key,
+                bus_name = excluded.bus_name";
         let sql = locking(tx, OPEN);
         let open: Open = both!(tx, |c| sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .fetch_one(c)
@@ -218,10 +239,8 @@ impl Plane {
         let base_url = newcomer.base_url();
         let used = read_settings_in(tx).await?.base_url;
         // One that somebody uses is not replaced unasked, unless it is this box under another address.
-        let serves = used.is_empty()
-            || lock_worker(tx, name)
-                .await?
-                .is_some_and(|before| before.base_url == used);
+        let before = lock_worker(tx, name).await?;
+        let serves = used.is_empty() || before.as_ref().is_some_and(|before| before.base_url == used);
         let key = if base_url.is_empty() {
             None
         } else {
@@ -239,6 +258,7 @@ impl Plane {
                 .bind(&base_url)
                 .bind(now)
                 .bind(&key)
+                .bind(bus_name)
         )?;
         if !base_url.is_empty() && (serves || used == base_url) {
             use_endpoint(tx, &base_url, &newcomer.model, key.as_deref()).await?;
@@ -248,28 +268,31 @@ impl Plane {
         if let Some(row) = lock_worker(tx, name).await? {
             self.tell_worker(tx, &row).await?;
         }
-        self.tell(tx, &GpuSettingsChanged { enabled: true }).await
+        self.tell(tx, &GpuSettingsChanged { enabled: true }).await?;
+        Ok(before.map(|before| before.bus_name))
     }
 
     /// Forgets one box, or all of them. What they run is cancelled; without any box left so is what
     /// waits.
     pub(crate) async fn unpair(&self, worker: Option<Hostname>) -> Result<Unpaired, GpuError> {
         let plane = self.clone();
-        let (unpaired, after) = self
+        let (unpaired, consumers, after) = self
             .store
             .write(move |tx| Box::pin(async move { plane.unpair_in(tx, worker).await }))
             .await?;
         self.probe.forget();
         self.follow_up(after);
-        for worker in &unpaired.workers {
-            if let Err(error) = self.bus.delete_consumer(JOBS_STREAM, worker.as_str()).await {
-                warn!(gpu.worker = %worker, "the consumer of {worker} stays until the box is paired again: {error}");
-            }
+        for bus_name in consumers {
+            self.forget_consumer(&bus_name).await;
         }
         Ok(unpaired)
     }
 
-    async fn unpair_in(&self, tx: &mut Tx, only: Option<Hostname>) -> Result<(Unpaired, After), GpuError> {
+    async fn unpair_in(
+        &self,
+        tx: &mut Tx,
+        only: Option<Hostname>,
+    ) -> Result<(Unpaired, Vec<String>, After), GpuError> {
         const REMOVE: &str = "DELETE FROM gpu_worker WHERE name = $1";
         const QUEUED: &str = concat!("SELECT ", job_columns!(), " FROM gpu_job WHERE state = 'queued'");
         const CLOSE: &str = "UPDATE gpu_settings SET pairing = NULL, pairing_until = NULL, pairing_worker = NULL, enabled = $1 WHERE id = 1";
@@ -330,8 +353,19 @@ impl Plane {
             use_another_box(tx).await?;
         }
         self.tell(tx, &GpuSettingsChanged { enabled }).await?;
-        Ok((unpaired, after))
+        let consumers = gone.into_iter().map(|row| row.bus_name).collect();
+        Ok((unpaired, consumers, after))
     }
+}
+
+/// What the bus shall call a box: another name for each pairing, because a credential for a name is good for as long
+/// as the name is.
+fn bus_name(name: &Hostname, fresh: &Secret) -> Result<Hostname, GpuError> {
+    // A DNS label has 63 characters.
+    let short: String = name.as_str().chars().take(46).collect();
+    format!("{short}-{}", fresh.reveal())
+        .parse()
+        .map_err(GpuError::damaged)
 }
 
 /// Makes the endpoint of a box the one that is used.
@@ -413,5 +447,13 @@ mod tests {
             };
             assert!(Newcomer::of(wrong).is_err(), "{hostname} {ip} {port}");
         }
+    }
+    #[test]
+    fn each_pairing_has_a_name_of_its_own_on_the_bus() {
+        let long: Hostname = "a".repeat(63).parse().unwrap_or_else(|error| panic!("{error}"));
+        let given =
+            bus_name(&long, &Secret::new("00ff00ff00ff00ff")).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(given.as_str().len(), 63);
+        assert!(given.as_str().ends_with("a-00ff00ff00ff00ff"));
     }
 }

@@ -1,6 +1,6 @@
 //! Boxes on the bus: their requests, as JSON and bytes.
 //!
-//! Who asks is in the subject, and the bus lets each box use only subjects with its own name.
+//! Who asks is in the subject, and the bus lets each box use only subjects with the name that its pairing gave it.
 
 use bytes::Bytes;
 use nimbus_bus::{Bus, BusError, PeerRequest, PeerServing};
@@ -13,6 +13,7 @@ use crate::beats::Link;
 use crate::chunks::Kind;
 use crate::error::GpuError;
 use crate::plane::{Plane, SERVICE};
+use crate::rows::find_by_bus_name;
 
 /// Requests of one kind that are worked on at a time.
 const CONCURRENCY: usize = 64;
@@ -28,7 +29,11 @@ pub(crate) async fn serve(bus: &Bus, plane: &Plane) -> Result<PeerServing, BusEr
             let plane = beats.clone();
             async move {
                 let beat: Beat = read(&request)?;
-                said(&plane.beat(part(&request, WORKER)?, beat, Link::Nats).await?)
+                said(
+                    &plane
+                        .beat(&asking(&plane, &request).await?, beat, Link::Nats)
+                        .await?,
+                )
             }
         })
         .answer(log, CONCURRENCY, move |request| {
@@ -41,8 +46,8 @@ pub(crate) async fn serve(bus: &Bus, plane: &Plane) -> Result<PeerServing, BusEr
             let plane = ends.clone();
             async move {
                 let outcome: Outcome = read(&request)?;
-                let (worker, job) = (part(&request, WORKER)?, part(&request, JOB)?);
-                said(&plane.finish(worker, job, outcome).await?)
+                let (worker, job) = (asking(&plane, &request).await?, part(&request, JOB)?);
+                said(&plane.finish(&worker, job, outcome).await?)
             }
         })
         .start()
@@ -58,9 +63,16 @@ async fn keep(plane: Plane, request: PeerRequest, kind: Kind) -> Result<Bytes, F
         ),
         None => None,
     };
-    let (worker, job) = (part(&request, WORKER)?, part(&request, JOB)?);
+    let (worker, job) = (asking(&plane, &request).await?, part(&request, JOB)?);
     let bytes = request.payload.clone();
-    said(&plane.store_chunk(worker, job, kind, offset, bytes).await?)
+    said(&plane.store_chunk(&worker, job, kind, offset, bytes).await?)
+}
+
+/// The box that asks. The bus knows it by a name of its pairing, so one that was paired again, or is paired no more,
+/// is refused with what it had before.
+async fn asking(plane: &Plane, request: &PeerRequest) -> Result<String, GpuError> {
+    let found = find_by_bus_name(&plane.store, part(request, WORKER)?).await?;
+    found.ok_or(GpuError::UnknownWorker)
 }
 
 fn part(request: &PeerRequest, index: usize) -> Result<&str, GpuError> {

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use crate::config::GpuConfig;
 use crate::error::GpuError;
 use crate::inference::Probe;
-use crate::rows::{JobRow, WorkerRow};
+use crate::rows::{JobRow, WorkerRow, read_worker};
 use crate::wake::Wakes;
 
 /// The service's name in events and leases.
@@ -56,7 +56,7 @@ pub(crate) struct After {
     pub publish: Vec<(String, String, Assignment)>,
     /// Assignments to take out of the stream: the job and its place.
     pub unstore: Vec<(JobId, i64)>,
-    /// Boxes that are to stop a job.
+    /// Boxes, as the bus calls them, that are to stop a job.
     pub cancel: Vec<(String, JobId)>,
     /// Jobs whose followers have something to see.
     pub jobs: Vec<JobId>,
@@ -126,13 +126,13 @@ impl Plane {
             self.say(&format!("nimbus.v1.gpu.wake.worker.{worker}"), Bytes::new())
                 .await;
         }
-        for (worker, job) in after.cancel {
+        for (bus_name, job) in after.cancel {
             let message = BeatReply {
                 cancel: vec![job.to_string()],
                 ..BeatReply::default()
             };
             let body = serde_json::to_vec(&message).unwrap_or_default();
-            self.say(&subject::control(&worker), Bytes::from(body)).await;
+            self.say(&subject::control(&bus_name), Bytes::from(body)).await;
         }
         for (job, place) in after.unstore {
             if let Err(error) = self.unstore(job, place).await {
@@ -158,7 +158,8 @@ impl Plane {
         }
     }
 
-    /// Makes sure that the stream exists and that the worker's consumer takes its subject of this pool.
+    /// Makes sure that the stream exists and that the consumer of a box takes its subject of this pool. `worker` is
+    /// what the bus calls it.
     pub(crate) async fn ensure_consumer(&self, worker: &str, pool: &str) -> Result<(), BusError> {
         self.bus.ensure_work_stream(JOBS_STREAM, &[subject::JOBS]).await?;
         let made = self
@@ -180,12 +181,18 @@ impl Plane {
     /// Puts an assignment into the stream and remembers where it lies.
     async fn publish(&self, worker: &str, pool: &str, assignment: &Assignment) -> Result<(), GpuError> {
         const STORED: &str = "UPDATE gpu_job SET stored = $3 WHERE id = $1 AND attempt = $2";
-        self.ensure_consumer(worker, pool).await?;
+        let found = read_worker(&self.store, worker).await?;
+        // Unpaired meanwhile, and its job cancelled.
+        let Some(WorkerRow { bus_name, .. }) = found else {
+            return Ok(());
+        };
+        self.ensure_consumer(&bus_name, pool).await?;
         let body = serde_json::to_vec(assignment).map_err(GpuError::damaged)?;
-        let id = format!("{}:{}", assignment.job, assignment.attempt);
+        // One that was stored for the pairing before is not the same.
+        let id = format!("{}:{}:{bus_name}", assignment.job, assignment.attempt);
         let stored = self
             .bus
-            .store_once(&subject::job(pool, worker), &id, Bytes::from(body))
+            .store_once(&subject::job(pool, &bus_name), &id, Bytes::from(body))
             .await?;
         let (job, attempt) = (assignment.job.clone(), i64::from(assignment.attempt));
         let place = crate::rows::signed(stored.sequence);

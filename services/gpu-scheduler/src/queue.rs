@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::GpuError;
 use crate::plane::{After, Plane};
-use crate::rows::{JobRow, env_of, job_columns, lock_job, next, read_job, signed, to_json};
+use crate::rows::{JobRow, bus_name, env_of, job_columns, lock_job, next, read_job, signed, to_json};
 
 pub(crate) use self::validate::is_label;
 
@@ -294,7 +294,9 @@ impl Plane {
         let at = self.clock.now();
         execute!(tx, sqlx::query(CANCEL).bind(row.id).bind(why).bind(at))?;
         if let (JobState::Running, Some(worker)) = (state, &row.worker) {
-            after.cancel.push((worker.clone(), row.id));
+            if let Some(bus_name) = bus_name(tx, worker).await? {
+                after.cancel.push((bus_name, row.id));
+            }
             if let Some(place) = row.stored {
                 after.unstore.push((row.id, place));
             }

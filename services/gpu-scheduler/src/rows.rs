@@ -22,7 +22,7 @@ pub(crate) use job_columns;
 
 macro_rules! worker_columns {
     () => {
-        "name, pool, state, standing, address, model, base_url, link, trouble, beats, last_beat, last_beat_at, job, attempt, paired_at"
+        "name, pool, state, standing, address, model, base_url, link, trouble, beats, last_beat, last_beat_at, job, attempt, paired_at, bus_name"
     };
 }
 pub(crate) use worker_columns;
@@ -239,6 +239,8 @@ pub(crate) struct WorkerRow {
     pub job: Option<JobId>,
     pub attempt: Option<i64>,
     pub paired_at: Timestamp,
+    /// What the bus calls it since it was paired last.
+    pub bus_name: String,
 }
 
 impl WorkerRow {
@@ -293,6 +295,26 @@ pub(crate) async fn lock_worker(tx: &mut Tx, worker: &str) -> Result<Option<Work
 
 pub(crate) async fn read_worker(store: &Store, worker: &str) -> Result<Option<WorkerRow>, StoreError> {
     reading!(store, |c| sqlx::query_as(FIND_WORKER)
+        .bind(worker)
+        .fetch_optional(c)
+        .await)
+}
+
+const BY_BUS_NAME: &str = "SELECT name FROM gpu_worker WHERE bus_name = $1";
+
+/// The box that the bus calls so, if any does any more.
+pub(crate) async fn find_by_bus_name(store: &Store, bus_name: &str) -> Result<Option<String>, StoreError> {
+    reading!(store, |c| sqlx::query_scalar(BY_BUS_NAME)
+        .bind(bus_name)
+        .fetch_optional(c)
+        .await)
+}
+
+const BUS_NAME: &str = "SELECT bus_name FROM gpu_worker WHERE name = $1";
+
+/// What the bus calls a box.
+pub(crate) async fn bus_name(tx: &mut Tx, worker: &str) -> Result<Option<String>, StoreError> {
+    both!(tx, |c| sqlx::query_scalar(BUS_NAME)
         .bind(worker)
         .fetch_optional(c)
         .await)

@@ -174,7 +174,7 @@ async fn an_assignment_that_never_reached_the_stream_is_stored_again() {
     let http = crate::gx::Gx::over_http(world.gateway.clone(), "gx1", &registered.worker_token);
     http.beat(&[]).await.unwrap();
     let job = world.submit(&world.alice).await;
-    let gx = crate::gx::Gx::on_the_bus(world.connect_box("gx1").await, "gx1").await;
+    let gx = world.gx_of(&registered).await;
     for _ in 0..5 {
         gx.beat(&[]).await.unwrap();
     }

@@ -40,6 +40,8 @@ enum Link {
 /// The box.
 pub(crate) struct Gx {
     pub(crate) name: String,
+    /// What the bus calls it; empty over HTTP.
+    bus_name: String,
     link: Link,
 }
 
@@ -98,12 +100,13 @@ pub(crate) fn sign(held: &[HeldJob]) -> Beat {
 }
 
 impl Gx {
-    pub(crate) async fn on_the_bus(bus: Bus, name: &str) -> Self {
+    pub(crate) async fn on_the_bus(bus: Bus, name: &str, bus_name: &str) -> Self {
         let inbox = bus.client().new_inbox();
         let pulled = bus.client().subscribe(inbox.clone()).await.unwrap();
-        let control = bus.hear(&subject::control(name)).await.unwrap();
+        let control = bus.hear(&subject::control(bus_name)).await.unwrap();
         Self {
             name: name.to_owned(),
+            bus_name: bus_name.to_owned(),
             link: Link::Nats {
                 bus,
                 inbox,
@@ -116,6 +119,7 @@ impl Gx {
     pub(crate) fn over_http(gateway: Bus, name: &str, token: &str) -> Self {
         Self {
             name: name.to_owned(),
+            bus_name: String::new(),
             link: Link::Http {
                 gateway,
                 token: token.to_owned(),
@@ -138,7 +142,9 @@ impl Gx {
         match &self.link {
             Link::Nats { bus, .. } => {
                 let body = Bytes::from(serde_json::to_vec(&beat).unwrap());
-                let answer = bus.ask_peer(&subject::beat(&self.name), &[], body, LIMIT).await?;
+                let answer = bus
+                    .ask_peer(&subject::beat(&self.bus_name), &[], body, LIMIT)
+                    .await?;
                 Ok(read(&answer))
             }
             Link::Http { gateway, token } => {
@@ -158,7 +164,11 @@ impl Gx {
                 let mut pulled = pulled.lock().await;
                 let request = format!(r#"{{"batch":1,"expires":{}}}"#, wait.as_nanos());
                 bus.client()
-                    .publish_with_reply(subject::next_job(&self.name), inbox.clone(), Bytes::from(request))
+                    .publish_with_reply(
+                        subject::next_job(&self.bus_name),
+                        inbox.clone(),
+                        Bytes::from(request),
+                    )
                     .await
                     .unwrap();
                 let message = within(pulled.next()).await.unwrap();
@@ -233,9 +243,9 @@ impl Gx {
         match &self.link {
             Link::Nats { bus, .. } => {
                 let to = if artifact {
-                    subject::artifact(&self.name, job)
+                    subject::artifact(&self.bus_name, job)
                 } else {
-                    subject::log(&self.name, job)
+                    subject::log(&self.bus_name, job)
                 };
                 let offset = offset.map(|offset| offset.to_string());
                 let headers: Vec<_> = offset
@@ -272,7 +282,7 @@ impl Gx {
         match &self.link {
             Link::Nats { bus, .. } => {
                 let body = Bytes::from(serde_json::to_vec(&outcome).unwrap());
-                let to = subject::finish(&self.name, job);
+                let to = subject::finish(&self.bus_name, job);
                 Ok(read(&bus.ask_peer(&to, &[], body, LIMIT).await?))
             }
             Link::Http { gateway, token } => {

@@ -158,6 +158,56 @@ async fn new_credentials_replace_the_old_and_the_job_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_credential_for_the_bus_speaks_for_nobody() {
+    on_both(|db| async move {
+        let world = World::start(&db.db).await;
+        let replica = world.replica(&[]).await;
+        let old = world.gx("gx1").await;
+        let again = async || world.register(&world.token().await, "gx1").await.unwrap();
+        // What it fetched goes on under the new one; the old one learns nothing and is heard by nobody.
+        let job = world.submit(&world.alice).await;
+        let given = old.run().await;
+        let new = world.gx_of(&again().await).await;
+        for fault in [
+            old.beat(&[held(&given, Phase::Running)]).await.unwrap_err(),
+            old.log(&given.job, Some(0), b"forged").await.unwrap_err(),
+            old.finish(&given, 0).await.unwrap_err(),
+        ] {
+            assert!(fault.is(Code::GpuWorkerUnknown), "{fault}");
+        }
+        assert!(
+            new.beat(&[held(&given, Phase::Running)])
+                .await
+                .unwrap()
+                .cancel
+                .is_empty()
+        );
+        assert!(new.finish(&given, 0).await.unwrap().counted);
+        assert_eq!(world.job(job.id).await.state, JobState::Succeeded);
+
+        // What it was given and had not fetched comes to the new one.
+        let waiting = world.submit(&world.alice).await;
+        world.until(waiting.id, JobState::Running).await;
+        let newest = world.gx_of(&again().await).await;
+        for _ in 0..5 {
+            newest.beat(&[]).await.unwrap();
+        }
+        assert_eq!(crate::gx::id(&newest.run().await), waiting.id);
+
+        // Nor does unpairing and pairing anew make it good again.
+        world.ask::<Unpair>(&world.admin, &None).await.unwrap();
+        let last = world.gx("gx1").await;
+        for before in [&old, &new, &newest] {
+            let fault = before.beat(&[]).await.unwrap_err();
+            assert!(fault.is(Code::GpuWorkerUnknown), "{fault}");
+        }
+        last.beat(&[]).await.unwrap();
+        replica.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unpaired_box_is_nobody_and_its_jobs_are_cancelled() {
     on_both(|db| async move {
         let world = World::start(&db.db).await;

@@ -100,7 +100,7 @@ impl World {
                     Ok((!name.as_str().starts_with("http")).then(|| MintedCredential {
                         url,
                         ca_pem: None,
-                        credentials: Secret::new("minted"),
+                        credentials: Secret::new(name.as_str()),
                     }))
                 }
             })
@@ -233,10 +233,16 @@ impl World {
     /// Pairs a box that is on the bus, and lets it beat once.
     pub(crate) async fn gx(self: &Arc<Self>, name: &str) -> Gx {
         let registered = self.register(&self.token().await, name).await.unwrap();
-        assert!(registered.bus.is_some());
-        let gx = Gx::on_the_bus(self.connect_box(name).await, name).await;
+        let gx = self.gx_of(&registered).await;
         gx.beat(&[]).await.unwrap();
         gx
+    }
+
+    /// The box with what its pairing gave it, on the bus.
+    pub(crate) async fn gx_of(&self, registered: &Registered) -> Gx {
+        // The name on the bus is what this world mints for a credential.
+        let bus_name = &registered.bus.as_ref().unwrap().credentials;
+        Gx::on_the_bus(self.connect_box(bus_name).await, &registered.worker_id, bus_name).await
     }
 
     /// Pairs a box that reaches only HTTP, and lets it beat once.

@@ -104,7 +104,7 @@ impl Nats {
             .map_err(|error| unusable(error.to_string()))?;
         let nats = Self {
             client,
-            worker: config.worker_id.clone(),
+            worker: bus_name(&text).unwrap_or_else(|| config.worker_id.clone()),
             connected,
         };
         nats.listen(told).await?;
@@ -282,36 +282,50 @@ impl Link for Nats {
     }
 }
 
-/// The inbox that a credential allows: each has one of its own, so that nobody reads others' answers.
-fn inbox_prefix(credentials: &str) -> Option<String> {
+/// What a credential allows.
+#[derive(Deserialize)]
+struct Rights {
+    #[serde(default, rename = "pub")]
+    says: Allowed,
+    #[serde(default, rename = "sub")]
+    hears: Allowed,
+}
+
+#[derive(Default, Deserialize)]
+struct Allowed {
+    #[serde(default)]
+    allow: Vec<String>,
+}
+
+fn rights(credentials: &str) -> Option<Rights> {
     #[derive(Deserialize)]
     struct Claims {
         nats: Rights,
     }
-    #[derive(Deserialize)]
-    struct Rights {
-        #[serde(default)]
-        sub: Allowed,
-    }
-    #[derive(Default, Deserialize)]
-    struct Allowed {
-        #[serde(default)]
-        allow: Vec<String>,
-    }
     let token = credentials.lines().find(|line| line.starts_with("eyJ"))?;
     let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    claims
-        .nats
-        .sub
-        .allow
+    Some(claims.nats)
+}
+
+/// The inbox that a credential allows: each has one of its own, so that nobody reads others' answers.
+fn inbox_prefix(credentials: &str) -> Option<String> {
+    let allowed = rights(credentials)?.hears.allow;
+    allowed.iter().find_map(|subject| {
+        subject
+            .strip_suffix(".>")
+            .filter(|prefix| prefix.starts_with("_INBOX"))
+            .map(str::to_owned)
+    })
+}
+
+/// What the bus calls this box since it was paired: the name for which it may beat.
+fn bus_name(credentials: &str) -> Option<String> {
+    let allowed = rights(credentials)?.says.allow;
+    let prefix = subject::beat("");
+    allowed
         .iter()
-        .find_map(|subject| {
-            subject
-                .strip_suffix(".>")
-                .filter(|prefix| prefix.starts_with("_INBOX"))
-        })
-        .map(str::to_owned)
+        .find_map(|subject| subject.strip_prefix(prefix.as_str()).map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -319,13 +333,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_inbox_is_the_one_that_the_credential_allows() {
+    fn inbox_and_name_are_those_that_the_credential_allows() {
         let claims = URL_SAFE_NO_PAD.encode(
-            r#"{"sub":"U","nats":{"type":"user","sub":{"allow":["nimbus.v1.gpu.control.a","_INBOX_worker-a.>"]}}}"#,
+            r#"{"sub":"U","nats":{"type":"user","pub":{"allow":["x","nimbus.v1.gpu.beat.a-1"]},"sub":{"allow":["nimbus.v1.gpu.control.a-1","_INBOX_worker-a.>"]}}}"#,
         );
         let text =
             format!("-----BEGIN NATS USER JWT-----\neyJ0.{claims}.sig\n------END NATS USER JWT------\n");
         assert_eq!(inbox_prefix(&text).as_deref(), Some("_INBOX_worker-a"));
-        assert_eq!(inbox_prefix("nothing"), None);
+        assert_eq!(bus_name(&text).as_deref(), Some("a-1"));
+        assert_eq!((inbox_prefix("nothing"), bus_name("nothing")), (None, None));
     }
 }
