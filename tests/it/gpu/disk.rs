@@ -101,7 +101,7 @@ async fn has_ended(job: &str) {
 }
 
 async fn goes_through_it(bus: bool) {
-    let Some(disk) = Disk::mount(1024) else { return };
+    let Some(disk) = Disk::mount(256) else { return };
     let name = if bus { "disk_full_nats" } else { "disk_full_http" };
     let plane = Plane::with(name, bus, |settings| {
         settings
