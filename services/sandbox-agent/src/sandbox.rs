@@ -67,7 +67,13 @@ pub(crate) enum Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The process ended.
-    Exited(ExitStatus),
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// How many processes of the sandbox the kernel had ended for their memory by then, this one included;
+        /// known only where that may be the reason.
+        memory_kills: Option<u64>,
+    },
     /// The connection to the guest broke and none can be made.
     Lost,
 }

@@ -88,7 +88,9 @@ impl Works {
 
     pub(crate) async fn control(&self, caller: &Caller, request: ControlRequest) -> Result<Reply, WorkError> {
         let (purpose, writes) = match &request.request {
-            Request::Ping | Request::Commands | Request::Stats => (Use::Commands, None),
+            Request::Ping | Request::Commands | Request::Stats | Request::MemoryKills => {
+                (Use::Commands, None)
+            }
             Request::Signal { .. } => (Use::Commands, Some("sandboxes.signal")),
             Request::Forget { .. } => (Use::Commands, Some("sandboxes.forget")),
             Request::Stat { .. } | Request::List { .. } => (Use::Files, None),

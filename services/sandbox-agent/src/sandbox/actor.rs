@@ -80,6 +80,8 @@ pub(crate) struct Actor {
     /// Restarts since the last long time of being ready.
     pub(super) streak: u32,
     pub(super) oom_seen: bool,
+    /// Processes of the container that the kernel had ended for their memory when the last run ended.
+    pub(super) memory_kills: u64,
     pub(super) pending_end: Option<(ExitStatus, Instant)>,
     pub(super) engine_losses: u64,
     pub(super) forgotten: bool,
@@ -144,6 +146,7 @@ impl Actor {
             ready_since: None,
             streak: 0,
             oom_seen: false,
+            memory_kills: 0,
             pending_end: None,
             engine_losses: *agent.engine_losses.borrow(),
             forgotten: false,

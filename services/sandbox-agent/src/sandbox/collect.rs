@@ -7,10 +7,13 @@ use nimbus_guest::protocol::{FromCommand, Since};
 use nimbus_guest::{Attachment, Guest, GuestError};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::actor::GUEST_LIMIT;
 use super::{End, Found, Message};
 use crate::agent::Agent;
 use crate::logs::Log;
+use crate::plan::SIGKILL;
 use crate::slot::Place;
 
 /// A connection that broke is made again so often before the guest counts as gone.
@@ -44,7 +47,13 @@ pub(crate) async fn collect(
                 }
                 next = offset + u64::try_from(bytes.len()).unwrap_or(0);
             }
-            Ok(Some(FromCommand::Exit(status))) => break End::Exited(status),
+            Ok(Some(FromCommand::Exit(status))) => {
+                let memory_kills = match status.signal {
+                    Some(SIGKILL) => memory_kills(&guest).await,
+                    _ => None,
+                };
+                break End::Exited { status, memory_kills };
+            }
             Ok(Some(FromCommand::InputAccepted(_) | FromCommand::Fault(_))) => {}
             Ok(None) => break End::Lost,
             Err(error) => match again(&guest, &command, next, &error).await {
@@ -58,6 +67,12 @@ pub(crate) async fn collect(
     };
     log.finish_lines();
     let _ = tell.send(Message::Ended { run, end }).await;
+}
+
+/// What the kernel says; nothing if the guest is too old to know, or is gone.
+async fn memory_kills(guest: &Guest) -> Option<u64> {
+    let ask = async { guest.control().await?.memory_kills().await };
+    timeout(GUEST_LIMIT, ask).await.ok()?.ok()?
 }
 
 /// Attaches anew where the last attachment ended, if the guest is there.

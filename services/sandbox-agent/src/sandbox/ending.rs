@@ -15,19 +15,27 @@ use super::restart::{self, Next};
 use super::{End, Found, Message};
 use crate::plan::{SIGKILL, SIGTERM, main_id};
 
-/// The engine tells of memory that ran out beside, and a little after, the end of the process.
+/// Where the guest cannot say it: the engine tells of memory that ran out beside, and a little after, the end of
+/// the process.
 const OOM_MAY_COME: Duration = Duration::from_millis(1500);
 
 impl Actor {
     /// The main process ended, or the guest is gone.
     pub(super) async fn on_end(&mut self, end: End) {
         match end {
-            End::Exited(status) => {
+            End::Exited { status, memory_kills } => {
                 let maybe_memory =
                     status.signal == Some(SIGKILL) && !status.timed_out && self.life != Lifecycle::Stopping;
+                let known = self.memory_kills;
+                self.memory_kills = memory_kills.unwrap_or(known);
                 if maybe_memory && !self.oom_seen {
-                    self.pending_end = Some((status, Instant::now() + OOM_MAY_COME));
-                    return;
+                    match memory_kills {
+                        Some(count) => self.oom_seen = count > known,
+                        None => {
+                            self.pending_end = Some((status, Instant::now() + OOM_MAY_COME));
+                            return;
+                        }
+                    }
                 }
                 self.main_ended(status.shell_code(), maybe_memory && self.oom_seen)
                     .await;
@@ -247,6 +255,7 @@ impl Actor {
     /// Lets go of the container; it is removed in the background.
     pub(super) fn lose_place(&mut self) {
         self.place_tasks.clear();
+        self.memory_kills = 0;
         self.kept.place = None;
         if let Some(place) = self.place.take() {
             let slots = self.agent.slots.clone();

@@ -177,6 +177,17 @@ impl<S: GuestStream> Control<S> {
         }
     }
 
+    /// How many processes the kernel has ended for their memory; `None` where it does not say.
+    ///
+    /// # Errors
+    /// [`GuestError`]; an init that is older than the question ends the connection.
+    pub async fn memory_kills(&mut self) -> Result<Option<u64>, GuestError> {
+        match self.ask(&Request::MemoryKills).await? {
+            Reply::MemoryKills(count) => Ok(count),
+            _ => Err(GuestError::Unexpected),
+        }
+    }
+
     /// Kills everything and ends the sandbox.
     ///
     /// # Errors

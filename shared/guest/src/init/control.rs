@@ -1,5 +1,6 @@
 //! A control connection.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use nimbus_guest::frame::{self, FrameError, FrameReader};
@@ -7,7 +8,7 @@ use nimbus_guest::protocol::{Answer, GuestFault, HelloReply, Opened, Reply, Requ
 use tokio::net::UnixStream;
 
 use super::world::World;
-use super::{fault, files, ports};
+use super::{fault, files, memory, ports};
 
 pub(crate) async fn serve(mut stream: UnixStream, world: &Rc<World>) -> Result<(), FrameError> {
     frame::write(&mut stream, &HelloReply::Ok(Opened::Control)).await?;
@@ -54,6 +55,7 @@ async fn answer(request: Request, world: &Rc<World>) -> Answer {
         }
         Request::Ports => Reply::Ports(ports::listening(&world.egress.own_ports())),
         Request::Stats => Reply::Stats(world.stats()),
+        Request::MemoryKills => Reply::MemoryKills(memory::kills(Path::new("/"))),
     })
 }
 

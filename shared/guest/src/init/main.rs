@@ -15,6 +15,7 @@ mod control;
 mod egress;
 mod fault;
 mod files;
+mod memory;
 mod ports;
 mod processes;
 mod resolve;

@@ -76,6 +76,8 @@ pub enum Request {
     Stats,
     /// Kills everything and ends the sandbox. `Done`, then the connection ends.
     Shutdown,
+    /// How many processes the kernel has ended for their memory. `MemoryKills`.
+    MemoryKills,
 }
 
 /// The answer to a [`Request`].
@@ -103,6 +105,8 @@ pub enum Reply {
     Ports(Vec<ListeningPort>),
     /// To `Stats`.
     Stats(Stats),
+    /// To `MemoryKills`; `None` where the kernel does not say.
+    MemoryKills(Option<u64>),
 }
 
 /// Who a sandbox is: everything that a started container learns only when it is claimed.

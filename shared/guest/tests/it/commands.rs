@@ -211,7 +211,8 @@ async fn a_time_limit_kills_everything_it_started() -> Result<()> {
         "slow",
         "sleep 1000 & echo $!; setsid sleep 1001 & echo $!; echo $$; sleep 1002",
     );
-    spec.timeout_ms = Some(300);
+    // Longer than a busy machine takes to start all three.
+    spec.timeout_ms = Some(2000);
     let done = init.run(spec, None).await?;
     let exit = ExitStatus {
         code: None,
