@@ -49,7 +49,7 @@ deny() {
         echo "cargo-deny is not installed: licences, bans and sources are not checked (cargo install cargo-deny)"
         return 77
     fi
-    cargo deny check --hide-inclusion-graph licenses bans sources
+    cargo deny --log-level error check --hide-inclusion-graph licenses bans sources
 }
 
 # Suites with sandboxes need a container engine and something to run on it. Without one they fail.
