@@ -130,10 +130,17 @@ def test_a_killed_container_loses_nothing(deployment: Deployment, sandbox: str, 
 
 
 def test_a_rolling_restart_fails_no_request(deployment: Deployment, sandbox: str) -> None:
+    """With credentials made anew, as docs/deploy.md says of an upgrade."""
     deployment.settled()
     before = {one["Id"] for one in deployment.containers()}
+    credentials = {file: file.read_text() for file in (deployment.dir / "secrets/bus/creds").glob("*.creds")}
+    assert len(credentials) >= 7
     with Load(deployment, sandbox, fresh("rolling")) as load:
         eventually("the load runs", 30, lambda: len(load.orders) >= 1 and len(load.lines) >= 2)
+        for file in credentials:
+            file.unlink()
+        run(["ops/compose/init.sh"], NIMBUS_ENV_FILE=str(deployment.env_file))
+        assert all(file.read_text() != old for file, old in credentials.items())
         said = run(["ops/compose/rolling.sh"], COMPOSE=" ".join(deployment.compose))
         deployment.settled()
     print(f"{load.answered} requests answered, {len(load.failures)} failed{said}")
