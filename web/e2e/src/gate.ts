@@ -1,5 +1,6 @@
 import http from "node:http";
 import type { AddressInfo } from "node:net";
+import { pipeline } from "node:stream";
 
 /** A call that waits at the gate until it is let through. */
 export interface Held {
@@ -91,7 +92,8 @@ export class Gate {
       { agent: this.agent, host: target.hostname, port: target.port, path: request.url, method: request.method, headers: request.headers },
       (answer) => {
         response.writeHead(answer.statusCode ?? 502, answer.statusMessage, answer.headers);
-        answer.pipe(response);
+        // Not `pipe`: an answer that breaks off has to break off here as well, or whoever asked waits for the rest.
+        pipeline(answer, response, () => {});
       },
     );
     onward.on("error", () => response.destroy());

@@ -62,7 +62,9 @@ export class World {
 
   static async start(name: string, options: Options = {}): Promise<World> {
     const folder = path.join(OUTPUT, name);
-    fs.rmSync(folder, { recursive: true, force: true });
+    // What the last one said is kept for whoever wonders why a second try was needed.
+    fs.rmSync(`${folder}.before`, { recursive: true, force: true });
+    if (fs.existsSync(folder)) fs.renameSync(folder, `${folder}.before`);
     fs.mkdirSync(folder, { recursive: true });
     const cluster = options.cluster === false ? null : await Cluster.start(folder, options.latencyScale ?? 0.02);
     const data = fs.mkdtempSync(path.join(os.tmpdir(), "nimbus-e2e-"));
