@@ -132,9 +132,15 @@ $(PORTAL): $(NPM) $(PORTAL_SOURCES)
 	npm --prefix web run build
 	@mkdir -p $(@D) && touch $@
 
+# What goes into the program. npm's part and cargo's side by side: alone, each waits for the network or leaves cores idle.
+.PHONY: parts
+parts: $(NATS) $(PORTAL) $(GUEST)
+
 # cargo knows best what is out of date.
 .PHONY: $(DEBUG) $(NIMBUS)
-$(DEBUG): $(NATS) $(GUEST) $(PORTAL)
+$(DEBUG):
+	@$(MAKE) -j2 parts
 	cargo build -p nimbus
-$(NIMBUS): $(NATS) $(GUEST) $(GX10) $(PORTAL)
+$(NIMBUS): $(GX10)
+	@$(MAKE) -j2 parts
 	cargo build --release -p nimbus
