@@ -111,10 +111,7 @@ impl Provisioner {
     }
 
     async fn note_told(&self, machine: MachineId, word: &Word) -> Result<(), MachineError> {
-        let known = Known {
-            told: Some(word.text()),
-            ..Known::default()
-        };
+        let known = Known::told(word.text());
         self.inner()
             .store
             .write(move |tx| Box::pin(async move { Ok(store::put(tx, machine, &known).await?) }))

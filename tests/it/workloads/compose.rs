@@ -18,7 +18,17 @@ struct Project {
 }
 
 impl Project {
-    async fn of(lab: &Lab, token_file: &str) -> Self {
+    /// A server, and a project whose commands have the operator's token.
+    async fn start(name: &str) -> (Lab, Self) {
+        let mut token_file = String::new();
+        let lab = Lab::with("workloads", name, |settings| {
+            settings
+                .get("NIMBUS_ADMIN_TOKEN_FILE")
+                .unwrap()
+                .clone_into(&mut token_file);
+            settings
+        })
+        .await;
         let token = match lab.server.operator_token().await {
             Some(token) => token,
             None => {
@@ -27,11 +37,12 @@ impl Project {
                 file["token"].as_str().unwrap().to_owned()
             }
         };
-        Self {
+        let project = Self {
             url: lab.server.url(),
             token,
             dir: camino_tempfile::tempdir().unwrap(),
-        }
+        };
+        (lab, project)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -115,16 +126,7 @@ fn file(greeting: &str, grace: &str) -> String {
 
 #[tokio::test]
 async fn a_changed_line_replaces_what_it_changes_and_nothing_else() {
-    let mut token_file = String::new();
-    let lab = Lab::with("workloads", "compose-up", |settings| {
-        settings
-            .get("NIMBUS_ADMIN_TOKEN_FILE")
-            .unwrap()
-            .clone_into(&mut token_file);
-        settings
-    })
-    .await;
-    let project = Project::of(&lab, &token_file).await;
+    let (lab, project) = Project::start("compose-up").await;
     project.write("compose.yaml", &file("one", "5s"));
     let first = project.up().await;
     assert_eq!(
@@ -203,16 +205,7 @@ secrets:
 
 #[tokio::test]
 async fn secrets_are_kept_by_the_tenant_and_given_as_variables() {
-    let mut token_file = String::new();
-    let lab = Lab::with("workloads", "compose-secrets", |settings| {
-        settings
-            .get("NIMBUS_ADMIN_TOKEN_FILE")
-            .unwrap()
-            .clone_into(&mut token_file);
-        settings
-    })
-    .await;
-    let project = Project::of(&lab, &token_file).await;
+    let (lab, project) = Project::start("compose-secrets").await;
     project.write("compose.yaml", &secrets());
     project.write(".env", "THE_SECRET=of the variables\n");
     // What cannot be read is told before anything is made.

@@ -150,10 +150,7 @@ impl Provisioner {
         let (this, told) = (self.clone(), why.is_none());
         let now = self.inner().clock.now();
         if told {
-            known = Known {
-                told: Some(word.text()),
-                ..Known::default()
-            };
+            known = Known::told(word.text());
         } else {
             known.told = known.told.filter(|_| keeps);
             known.due_at = now.after(pause(known.tries - 1));

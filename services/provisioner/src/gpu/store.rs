@@ -22,6 +22,16 @@ impl Default for Known {
     }
 }
 
+impl Known {
+    /// Of a machine that was told this.
+    pub(crate) fn told(word: String) -> Self {
+        Self {
+            told: Some(word),
+            ..Self::default()
+        }
+    }
+}
+
 const FIND: &str = "SELECT told, tries, due_at FROM provisioner_gpu WHERE machine = $1";
 
 /// What a machine knows; whoever asks to change it holds the lock of the machine's row.
