@@ -252,3 +252,43 @@ impl Cluster {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nimbus_proxmox::ProxmoxConfig;
+    use nimbus_pve_sim::{Fault as Wrong, FaultMode, Simulator};
+
+    use super::*;
+
+    // A simulator that nobody else asks: what is counted is this.
+    #[tokio::test]
+    async fn those_who_wait_for_a_look_share_its_failure() {
+        let sim = Simulator::builder()
+            .latency_scale(0.0)
+            .start("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
+        let settings = ProxmoxConfig::new(sim.url.parse().unwrap(), &sim.token_id, sim.token_secret.clone());
+        let cluster = Cluster::new(Client::new(settings).unwrap(), Clock::system());
+        let asked = || {
+            sim.state()["requests"]["GET /cluster/status"]
+                .as_u64()
+                .unwrap_or(0)
+        };
+
+        let mut wrong = Wrong::once("GET /cluster/status", FaultMode::Garbage);
+        wrong.count = 0;
+        sim.inject(wrong);
+        let looks = futures::future::join_all((0..10).map(|_| cluster.view(Duration::ZERO))).await;
+        for look in looks {
+            let error = look.unwrap_err();
+            assert!(error.is_transient(), "{error:?}");
+        }
+        assert_eq!(asked(), 1);
+
+        // Who asks afterwards gets a look of their own.
+        sim.clear_faults();
+        cluster.view(Duration::from_secs(60)).await.unwrap();
+        assert_eq!(asked(), 2);
+    }
+}

@@ -439,30 +439,3 @@ async fn the_owner_may_delete_what_could_not_be_taken_back() {
     })
     .await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_wait_for_a_look_share_its_failure() {
-    on_sqlite(|db| async move {
-        let env = Env::start(&db.db).await;
-        let mut fault = nimbus_pve_sim::Fault::once("GET /cluster/status", FaultMode::Garbage);
-        fault.count = 0;
-        env.world.sim.inject(fault);
-        let asked = || {
-            env.world.sim.state()["requests"]["GET /cluster/status"]
-                .as_u64()
-                .unwrap_or(0)
-        };
-        let before = asked();
-        let cluster = env.provisioner.cluster().unwrap();
-        let looks = futures::future::join_all((0..10).map(|_| cluster.view(Duration::ZERO))).await;
-        for look in looks {
-            let error = look.unwrap_err();
-            assert!(error.is_transient(), "{error:?}");
-        }
-        assert_eq!(asked() - before, 1);
-        // Who asks afterwards gets a look of their own.
-        env.world.sim.clear_faults();
-        cluster.view(Duration::from_secs(60)).await.unwrap();
-    })
-    .await;
-}
