@@ -29,6 +29,8 @@ use crate::sandbox::{Sandbox, View};
 const GENERATION: u64 = 1;
 /// After a sandbox has ended its last bytes may still be on their way.
 const LAST_BYTES: Duration = Duration::from_secs(2);
+/// How often a lease is looked at, at least: the wall clock may be set while it waits.
+const LEASE_LOOK: Duration = Duration::from_secs(1);
 
 /// The streams of sessions.
 #[derive(Default)]
@@ -194,7 +196,8 @@ fn guard(
             match lease {
                 Some(lease) => {
                     while lease.expires_at > clock.now() {
-                        tokio::time::sleep(lease.expires_at.since(clock.now())).await;
+                        let left = lease.expires_at.since(clock.now());
+                        tokio::time::sleep(left.min(LEASE_LOOK)).await;
                     }
                 }
                 None => std::future::pending().await,

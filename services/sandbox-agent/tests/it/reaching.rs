@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use nimbus_bus::{Side, StreamId};
-use nimbus_model::Clock;
 use nimbus_proto::agent::{self, AgentOpen, EndSession, Lease};
 use nimbus_proto::workloads::{
     EgressRule, Health, HealthCheck, Lifecycle, Mount, Named, Port, Probe, Protocol, Readiness, Start, Wanted,
@@ -213,7 +212,7 @@ async fn a_lease_ends_its_streams() {
     let lease = |session: &str, seconds: u64| {
         Some(Lease {
             session: session.to_owned(),
-            expires_at: Clock::system().now().after(Duration::from_secs(seconds)),
+            expires_at: world.clock.now().after(Duration::from_secs(seconds)),
         })
     };
     let open = async |lease: Option<Lease>| {
@@ -233,11 +232,12 @@ async fn a_lease_ends_its_streams() {
         let opened = world.workloads.call::<agent::Open>(&open).at(&world.host).await;
         opened.map(|_| stream)
     };
-    // Longer than a busy machine takes to open it.
-    let short = open(lease("ses_a", 5)).await.unwrap();
-    let long = open(lease("ses_b", 1000)).await.unwrap();
+    let short = open(lease("ses_a", 1000)).await.unwrap();
+    let long = open(lease("ses_b", 100_000)).await.unwrap();
     let over = open(lease("ses_c", 0)).await.unwrap_err();
     assert_eq!(over.code, "op.conflict");
+    assert!(short.ended().is_none());
+    world.jump.forward(Duration::from_secs(1000));
     let ended = within(short.handle().finished()).await.unwrap();
     assert_eq!(ended.code, "expired");
     assert!(long.ended().is_none());

@@ -13,7 +13,7 @@ use nimbus_bus::{
 };
 use nimbus_errors::Fault;
 use nimbus_guest::protocol::CommandSpec;
-use nimbus_model::{Clock, Hostname};
+use nimbus_model::{Clock, Hostname, Jump};
 use nimbus_proto::agent::{self, AgentExec, AgentOpen, LaunchProcess, LaunchRequest, StopRequest};
 use nimbus_proto::workloads::{
     self, Beat, BeatReply, BeatRequest, Denial, ExecReply, Lifecycle, Observation, Profile, Report,
@@ -47,6 +47,9 @@ pub(crate) struct World {
     pub(crate) gateway: Bus,
     pub(crate) heard: Arc<Heard>,
     pub(crate) dir: Utf8TempDir,
+    /// The agent's wall clock, and what moves it.
+    pub(crate) clock: Clock,
+    pub(crate) jump: Jump,
     launched: Mutex<Vec<String>>,
     agent: Option<Running>,
     flags: Vec<String>,
@@ -90,7 +93,10 @@ impl World {
         let host: Hostname = format!("t-{}", &uuid::Uuid::new_v4().simple().to_string()[..12])
             .parse()
             .unwrap();
+        let (clock, jump) = Clock::movable();
         let mut world = Self {
+            clock,
+            jump,
             host,
             workloads,
             gateway,
@@ -132,7 +138,7 @@ impl World {
             bus,
             database: None,
             sealer: Some(Sealer::load(&self.dir.path().join("key"), None).unwrap()),
-            clock: Clock::system(),
+            clock: self.clock.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
             instance: "test".into(),
