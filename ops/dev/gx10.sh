@@ -63,6 +63,7 @@ build() {
     if ! cmp -s "$built" "$folder/gx10-worker-$1"; then
         cp "$built" "$folder/gx10-worker-$1.new"
         mv "$folder/gx10-worker-$1.new" "$folder/gx10-worker-$1"
+        rm -f $folder/changed
     fi
     mv "$folder/stamp-$1.new" "$folder/stamp-$1"
     echo "$0: $folder/gx10-worker-$1 has $(stat -c %s "$folder/gx10-worker-$1") bytes" >&2
@@ -84,5 +85,7 @@ for processor in x86_64 aarch64; do
     fi
     fresh $processor || build $processor
 done
+# By this the build sees that there are other workers.
+[ -e $folder/changed ] || touch $folder/changed
 [ ! -e "$folder/gx10-worker-$(uname -m)" ] || ln -sfn "gx10-worker-$(uname -m)" $folder/gx10-worker
 exit $status

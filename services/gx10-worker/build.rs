@@ -22,21 +22,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let folder = match env::var_os("NIMBUS_GX10_WORKERS") {
-        Some(folder) => PathBuf::from(folder),
+    // Not each worker by itself: a file that is missing would be news at every build.
+    let (folder, news) = match env::var_os("NIMBUS_GX10_WORKERS") {
+        Some(folder) => (PathBuf::from(&folder), PathBuf::from(folder)),
         None => {
             let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
             let root = here
                 .ancestors()
                 .nth(2)
                 .ok_or("the crate does not lie two folders below the workspace")?;
-            root.join("target/gx10")
+            let folder = root.join("target/gx10");
+            let news = folder.join("changed");
+            (folder, news)
         }
     };
+    println!("cargo::rerun-if-changed={}", news.display());
     let mut found = 0;
     for processor in PROCESSORS {
         let worker = folder.join(format!("gx10-worker-{processor}"));
-        println!("cargo::rerun-if-changed={}", worker.display());
         found += usize::from(compress(&worker, &out.join(format!("{processor}.zst")))?);
     }
     if found == 0 {
