@@ -15,7 +15,7 @@ macro_rules! user_columns {
 }
 
 /// A user with the hash of their password.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct StoredUser {
     pub(crate) id: UserId,
     pub(crate) name: String,
@@ -166,7 +166,7 @@ pub(crate) async fn insert_session(tx: &mut Tx, session: &NewSession<'_>) -> Res
 }
 
 /// A session that is not over, and whose it is.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct LiveSession {
     pub(crate) session: SessionId,
     pub(crate) expires_at: Timestamp,
@@ -200,7 +200,7 @@ pub(crate) async fn session_lives(store: &Store, id: SessionId, now: Timestamp) 
         .await)
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct StoredSession {
     id: SessionId,
     created_at: Timestamp,
@@ -326,7 +326,7 @@ fn scopes(text: &str) -> Vec<Scope> {
 }
 
 /// A token that is not over, and whose it is.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 struct StoredLiveToken {
     token: TokenId,
     scopes: String,
@@ -397,7 +397,7 @@ pub(crate) async fn touch_token(tx: &mut Tx, id: TokenId, now: Timestamp) -> Res
         .map(|_| ()))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct StoredToken {
     id: TokenId,
     name: String,

@@ -45,7 +45,7 @@ fn grants(text: &str) -> Vec<Grant> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct StoredKey {
     id: KeyId,
     tenant: String,
@@ -78,7 +78,7 @@ pub(crate) async fn list(store: &Store, tenant: &str) -> Result<Vec<ApiKey>, Sto
         .collect())
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct StoredLiveKey {
     id: KeyId,
     grants: String,

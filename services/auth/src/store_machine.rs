@@ -37,7 +37,7 @@ pub(crate) async fn insert(tx: &mut Tx, new: &NewMachineToken<'_>) -> Result<(),
 }
 
 /// A token that is good, and whose machine it is in.
-#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, sqlx_macros::FromRow)]
 pub(crate) struct LiveMachineToken {
     pub(crate) token: TokenId,
     pub(crate) machine: MachineId,

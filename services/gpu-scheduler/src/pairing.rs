@@ -40,7 +40,7 @@ const OTHER: GpuError = GpuError::Pairing {
 };
 
 /// The open pairing.
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Open {
     pairing: Option<String>,
     pairing_until: Option<Timestamp>,
@@ -383,7 +383,7 @@ async fn use_another_box(tx: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// What a box serves.
-#[derive(Default, sqlx::FromRow)]
+#[derive(Default, sqlx_macros::FromRow)]
 struct Serving {
     base_url: String,
     model: String,

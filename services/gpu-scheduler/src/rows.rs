@@ -28,7 +28,7 @@ macro_rules! worker_columns {
 pub(crate) use worker_columns;
 
 /// A job.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct JobRow {
     pub id: JobId,
     pub seq: i64,
@@ -222,7 +222,7 @@ pub(crate) fn locking(tx: &Tx, sql: &str) -> String {
 }
 
 /// A box.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct WorkerRow {
     pub name: String,
     pub pool: String,

@@ -15,7 +15,7 @@ const KEY: &str = "gpu_settings/1/api_key";
 const QUOTA: u32 = 100_000;
 
 /// The row of settings, without what pairing keeps there.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct SettingsRow {
     pub enabled: i64,
     pub base_url: String,

@@ -24,7 +24,7 @@ fn day(at: Timestamp) -> String {
         .unwrap_or_default()
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     day: String,
     owner: UserId,

@@ -13,7 +13,6 @@ use std::net::Ipv4Addr;
 
 use nimbus_model::{MachineId, OperationId, TenantId, Timestamp, UserId};
 use nimbus_proto::machine::{Machine, MachineStatus};
-use nimbus_store::sqlx;
 
 use crate::error::MachineError;
 
@@ -60,7 +59,7 @@ pub(crate) fn seen(status: &str) -> MachineStatus {
 }
 
 /// A row of `provisioner_machine`.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct MachineRow {
     pub(crate) id: MachineId,
     pub(crate) owner: UserId,

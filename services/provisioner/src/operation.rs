@@ -5,7 +5,6 @@ pub(crate) mod store;
 use nimbus_errors::Fault;
 use nimbus_model::{MachineId, OperationId, Timestamp, UserId};
 use nimbus_proto::machine::{Operation, OperationKind, OperationState, ProvisionResult, StepState, StepView};
-use nimbus_store::sqlx;
 
 use crate::error::MachineError;
 
@@ -85,7 +84,7 @@ pub(crate) fn mark(steps: &mut [StepView], key: &str, state: StepState, at: Time
 }
 
 /// A row of `provisioner_operation`.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx_macros::FromRow)]
 pub(crate) struct OperationRow {
     pub(crate) id: OperationId,
     pub(crate) kind: String,

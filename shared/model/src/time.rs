@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 /// A point in time with microsecond precision.
 ///
 /// On the bus it is the number of microseconds; in human-readable formats (JSON) RFC 3339.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx_macros::Type)]
 #[sqlx(transparent)]
 pub struct Timestamp(i64);
 

@@ -4,7 +4,7 @@ use nimbus_model::{MachineId, Timestamp};
 use nimbus_store::{Store, StoreError, Tx, both, execute, reading, sqlx};
 
 /// A row of `provisioner_gpu`, without its machine.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, sqlx_macros::FromRow)]
 pub(crate) struct Known {
     pub(crate) told: Option<String>,
     pub(crate) tries: i64,

@@ -131,7 +131,7 @@ macro_rules! columns {
     };
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Stored {
     id: String,
     tenant: String,
@@ -204,7 +204,7 @@ pub(crate) async fn find(store: &Store, id: &str) -> Result<Option<SessionRow>, 
 }
 
 /// Who may see a session, without the session.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, sqlx_macros::FromRow)]
 pub(crate) struct Glimpse {
     pub(crate) id: String,
     pub(crate) service: Option<String>,
