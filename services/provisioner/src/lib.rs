@@ -202,7 +202,7 @@ where
 {
     let (bus, stop, provisioner) = (ctx.bus.clone(), ctx.stop.clone(), provisioner.clone());
     let work = Arc::new(work);
-    ctx.tasks.spawn(name, OnError::Restart, move || {
+    ctx.tasks.spawn_graceful(name, OnError::Restart, move || {
         let (bus, stop, provisioner, work) =
             (bus.clone(), stop.clone(), provisioner.clone(), Arc::clone(&work));
         async move {

@@ -37,7 +37,7 @@ impl Works {
     /// Starts the background work of this replica.
     pub(crate) fn supervise(&self, tasks: &Tasks) {
         let works = self.clone();
-        tasks.spawn("workloads.supervise", OnError::Restart, move || {
+        tasks.spawn_graceful("workloads.supervise", OnError::Restart, move || {
             let works = works.clone();
             async move {
                 let (bus, stop) = (works.bus.clone(), works.stop.clone());

@@ -13,11 +13,13 @@ use crate::lease::{Lease, subject};
 
 /// A lease is renewed, and a taken one is looked at, this often in its time.
 const LOOKS: u32 = 3;
+/// How long a lease may be asked for or given back at the stop; it would run out anyway.
+const GIVING_BACK: Duration = Duration::from_secs(2);
 
 impl Bus {
     /// Runs what `work` makes while this process holds the lease `name`; drops it when the lease is
     /// lost, and makes it anew when it is held again. Returns when `stop` fires, or when the work
-    /// ends by itself; the lease is then given back.
+    /// ends by itself; the lease is then given back. So the task must not be cut at the stop.
     ///
     /// A holder that dies is replaced within `ttl` and a third, one that stops at once.
     pub async fn singleton<F, R>(&self, name: &str, ttl: Duration, stop: CancellationToken, mut work: F)
@@ -27,7 +29,11 @@ impl Bus {
     {
         let mut changes = self.inner.client.subscribe(subject(name)).await.ok();
         while !stop.is_cancelled() {
-            match self.lease(name, ttl).await {
+            let asked = tokio::select! {
+                asked = self.lease(name, ttl) => asked,
+                () = overdue(&stop) => return,
+            };
+            match asked {
                 Ok(Some(lease)) => {
                     info!(lease = name, "{} does {name} from now on", self.name());
                     if self.hold(lease, ttl, &stop, work()).await {
@@ -74,11 +80,18 @@ impl Bus {
             () = work => true,
             () = renewals => false,
         };
-        if ended {
-            lease.release().await;
+        // A bus that is away must not keep the process from ending.
+        if ended && tokio::time::timeout(GIVING_BACK, lease.release()).await.is_err() {
+            info!("nobody answers: the lease runs out instead of being given back");
         }
         ended
     }
+}
+
+/// Waits until the process has been about to end for so long that nothing more is waited for.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GIVING_BACK).await;
 }
 
 /// Waits until it is worth asking again: the holder gave the lease back, or it may have run out.

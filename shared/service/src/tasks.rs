@@ -21,6 +21,13 @@ pub enum OnError {
     StopProcess,
 }
 
+/// What becomes of a task when the service stops.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Cut,
+    Wait,
+}
+
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_MOST: Duration = Duration::from_secs(30);
 
@@ -46,8 +53,26 @@ impl Tasks {
     /// Starts a task. `work` makes its future, again for each restart.
     ///
     /// The future is dropped at its next await when the service stops; work that must not be cut
-    /// watches the stop token itself and is given to [`Tasks::finish`].
+    /// watches the stop token itself and is given to [`Tasks::spawn_graceful`].
     pub fn spawn<F, Fut>(&self, name: &'static str, on_error: OnError, work: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), RunError>> + Send + 'static,
+    {
+        self.start(name, on_error, Stop::Cut, work);
+    }
+
+    /// Starts a task that is not cut when the service stops: it watches the stop token, and is waited for
+    /// while it gives back what it holds.
+    pub fn spawn_graceful<F, Fut>(&self, name: &'static str, on_error: OnError, work: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), RunError>> + Send + 'static,
+    {
+        self.start(name, on_error, Stop::Wait, work);
+    }
+
+    fn start<F, Fut>(&self, name: &'static str, on_error: OnError, at_stop: Stop, work: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), RunError>> + Send + 'static,
@@ -63,7 +88,9 @@ impl Tasks {
                     let outcome = tokio::select! {
                         outcome = &mut running => outcome,
                         () = stop.cancelled() => {
-                            running.abort();
+                            if at_stop == Stop::Cut {
+                                running.abort();
+                            }
                             let _ = running.await;
                             return;
                         }
@@ -145,6 +172,30 @@ mod tests {
         stop.cancel();
         tasks.ended().await;
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_graceful_task_has_its_last_word() {
+        let (tasks, stop, _) = tasks();
+        let (said, running) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let (saying, told, watched) = (Arc::clone(&said), running.clone(), stop.clone());
+        tasks.spawn_graceful("holds", OnError::Restart, move || {
+            let (saying, told, watched) = (Arc::clone(&saying), told.clone(), watched.clone());
+            async move {
+                told.cancel();
+                watched.cancelled().await;
+                // As an answer of somebody else would take.
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                saying.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        running.cancelled().await;
+        stop.cancel();
+        tasks.ended().await;
+        assert_eq!(said.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

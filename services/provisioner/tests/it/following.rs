@@ -1,9 +1,11 @@
 //! Machines that change behind the service's back.
 
+use std::time::Duration;
+
 use nimbus_errors::Code;
 use nimbus_proto::machine as m;
 use nimbus_proxmox::{ConfigPatch, PowerOp, Vmid};
-use nimbus_store::testing::on_both;
+use nimbus_store::testing::{on_both, on_sqlite};
 
 use crate::world::{World, eventually};
 
@@ -249,4 +251,39 @@ async fn configure(world: &World, node: &str, vmid: u32, patch: ConfigPatch) {
         let soon = tokio::time::Instant::now() + crate::world::PATIENCE;
         world.client.wait_task(&task, soon).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_leaves_its_work_to_the_next_at_once() {
+    const TTL: Duration = Duration::from_secs(15);
+    const NAMES: [&str; 2] = ["provisioner.watch", "provisioner.expire"];
+    on_sqlite(|db| async move {
+        let world = World::start(&db.db).await;
+        let replica = world.replica("one", &["--machine-watch-interval", "5s"]).await;
+        let other = world.ctx("two").await.bus;
+        for name in NAMES {
+            eventually(
+                || async {
+                    match other.lease(name, TTL).await.unwrap() {
+                        // It came before the replica did, which is told when it is free again.
+                        Some(lease) => {
+                            lease.release().await;
+                            false
+                        }
+                        None => true,
+                    }
+                },
+                |held| *held,
+            )
+            .await;
+        }
+        replica.stop().await;
+        for name in NAMES {
+            assert!(
+                other.lease(name, TTL).await.unwrap().is_some(),
+                "{name} is still held"
+            );
+        }
+    })
+    .await;
 }
