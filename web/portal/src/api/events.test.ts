@@ -1,4 +1,4 @@
-import { QueryClient } from "@tanstack/react-query";
+import { QueryClient, QueryObserver } from "@tanstack/react-query";
 import { act, renderHook } from "@testing-library/react";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import * as data from "~/mocks/data";
@@ -127,5 +127,36 @@ describe("openStream", () => {
     });
     expect(FakeEventSource.last.closed).toBe(true);
     vi.useRealTimers();
+  });
+
+  it("asks again for what was answered late", async () => {
+    const answers: ((operation: Operation) => void)[] = [];
+    const id = data.provision(9).id;
+    const observer = new QueryObserver<Operation>(client, {
+      queryKey: keys.operation(id),
+      queryFn: () => new Promise<Operation>((answer) => answers.push(answer)),
+    });
+    const forget = observer.subscribe(() => undefined);
+    const close = openStream(client);
+    FakeEventSource.last.open();
+    const answer = (step: number) => answers.shift()?.(data.provision(step));
+
+    await vi.waitFor(() => {
+      expect(answers).toHaveLength(1);
+    });
+    FakeEventSource.last.say("operation", data.provision(9));
+    // It was asked for before that, and says what was true then.
+    answer(6);
+    await vi.waitFor(() => {
+      expect(answers).toHaveLength(1);
+    });
+    answer(9);
+    await vi.waitFor(() => {
+      expect(observer.getCurrentResult().fetchStatus).toBe("idle");
+    });
+    expect(observer.getCurrentResult().data?.state).toBe("succeeded");
+
+    close();
+    forget();
   });
 });

@@ -1,6 +1,7 @@
-import type { QueryClient } from "@tanstack/react-query";
+import type { QueryClient, QueryKey } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
 import { isFinal, toJob, toWorker, type Job, type Worker } from "./gpu";
+import { watchLateAnswers } from "./late";
 import { keys } from "./queries";
 import { toMachine, toOperation } from "./narrow";
 import type { AddressRow, Machine, MachineEvent, MachineView, Operation, OperationView } from "./types";
@@ -162,6 +163,45 @@ function newerJob(before: Job | undefined, next: Job): Job {
   return Object.keys(next.env).length === 0 ? { ...next, env: before.env } : next;
 }
 
+/** What an event tells about: a resource's own place and its list. */
+function places(event: PortalEvent): readonly QueryKey[] {
+  switch (event.type) {
+    case "operation":
+      return [keys.operation(event.data.id), keys.operations];
+    case "machine":
+      return [keys.machine(event.data.vm.ID), keys.machines];
+    case "address":
+      return [keys.addresses];
+    case "sandbox": {
+      const { data } = event;
+      return "removed" in data
+        ? [keys.sandbox(data.tenant, data.key), keys.sandboxes(data.tenant)]
+        : [keys.sandbox(data.metadata.tenantId, data.metadata.id), keys.sandboxes(data.metadata.tenantId)];
+    }
+    case "service": {
+      const { data } = event;
+      return "removed" in data
+        ? [keys.service(data.tenant, data.key), keys.services(data.tenant)]
+        : [keys.service(data.metadata.tenantId, data.metadata.name), keys.services(data.metadata.tenantId)];
+    }
+    case "session": {
+      const { data } = event;
+      return "removed" in data
+        ? [keys.session(data.key), keys.sessions(data.tenant)]
+        : [keys.session(data.metadata.id), keys.sessions(data.metadata.tenantId)];
+    }
+    case "gpu_job":
+      return [keys.gpuJob(event.data.id), keys.gpuJobs];
+    case "gpu_worker":
+      return [keys.gpuWorkers];
+    // These are asked for anew, which ends what is under way.
+    case "node":
+    case "gpu_settings":
+    case "reset":
+      return [];
+  }
+}
+
 /** Applies one event to the cache. Lists that were never loaded stay unloaded. */
 export function applyEvent(client: QueryClient, event: PortalEvent): void {
   switch (event.type) {
@@ -280,6 +320,7 @@ export function openStream(client: QueryClient, make: (url: string) => EventSour
   let timer: ReturnType<typeof setTimeout> | null = null;
   let lost = false;
   let closed = false;
+  const late = watchLateAnswers(client);
 
   const connect = () => {
     const current = make("/api/events");
@@ -308,6 +349,7 @@ export function openStream(client: QueryClient, make: (url: string) => EventSour
           for (const listener of listeners) listener();
         }
         applyEvent(client, event);
+        late.told(places(event));
       });
     }
   };
@@ -317,6 +359,7 @@ export function openStream(client: QueryClient, make: (url: string) => EventSour
     closed = true;
     if (timer) clearTimeout(timer);
     source?.close();
+    late.stop();
     tells = false;
     setState("connecting");
   };
