@@ -46,7 +46,7 @@ def sandbox_of(deployment: Deployment, host: str = "") -> str:
         else:
             raise AssertionError(f"no sandbox is made on {host}: {made.text}")
         for one in elsewhere:
-            gone = api.delete(f"/api/tenants/{TENANT}/sandboxes/{one}")
+            gone = api.delete(f"/api/tenants/{TENANT}/sandboxes/{one}", params={"force": "true"})
             assert gone.is_success, gone.text
 
         def ready() -> bool:

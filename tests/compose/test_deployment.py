@@ -154,9 +154,11 @@ def test_database_and_secrets_are_all_there_is_to_keep(deployment: Deployment, s
     """As docs/deploy.md says: dump, lose the volumes of database and bus, restore. Changes the deployment: the last one."""
     deployment.settled()
     with deployment.api() as api:
+        order = {"hostname": fresh("before-dump"), "tier": "small", "os_template": "debian-12", "ssh_pubkey": PUBLIC_KEY}
+        made = api.post("/api/vms", json=order, timeout=120)
+        assert made.status_code == 200, made.text
         before = api.get("/api/vms?limit=500").json()["data"]
         guests = api.get("/api/cluster/vms").json()["data"]
-    assert before
     dump = deployment.dir / "nimbus.dump"
     with open(dump, "wb") as out:
         subprocess.run(
@@ -180,8 +182,7 @@ def test_database_and_secrets_are_all_there_is_to_keep(deployment: Deployment, s
         key = lambda row: row["id"] if "id" in row else row["ID"]  # noqa: E731
         assert sorted(api.get("/api/vms?limit=500").json()["data"], key=key) == sorted(before, key=key)
         assert api.get("/api/cluster/vms").json()["data"] == guests
-        order = {"hostname": "after-restore", "tier": "small", "os_template": "debian-12", "ssh_pubkey": PUBLIC_KEY}
-        made = api.post("/api/vms", json=order, timeout=120)
+        made = api.post("/api/vms", json=order | {"hostname": fresh("after-restore")}, timeout=120)
         assert made.status_code == 200, made.text
     with nimbus.Nimbus(endpoint=deployment.base, tenant_id=TENANT, token=deployment.operator) as client:
         assert client.sandboxes.exec(sandbox, ["echo", "still here"]).stdout == "still here\n"

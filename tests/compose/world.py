@@ -176,24 +176,37 @@ class Deployment:
         os.kill(container["State"]["Pid"], signal.SIGKILL)
 
     def logs(self, into: Path) -> None:
+        # One for each: a second try must not hide what the first one wrote.
+        into /= self.name
         into.mkdir(parents=True, exist_ok=True)
         (into / "compose.log").write_text(run([*self.compose, "logs", "--no-color", "--timestamps"], check=False))
 
     def end(self) -> None:
         """Takes everything down; the names of what is left."""
         # Ends its sandboxes. When this fails, what is left is found below.
+        ended = ""
         with self.api(self.operator) as api, suppress(httpx.HTTPError):
-            api.delete(f"/api/tenants/{TENANT}")
+            answer = api.delete(f"/api/tenants/{TENANT}")
+            ended = f"{answer.status_code} {answer.text[:500]}"
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "20")
+        # What the engine is still removing is not left.
+        try:
+            eventually("nothing is left", 30, lambda: not self.left())
+        except AssertionError as error:
+            left = self.left()
+            for kind, name in left:
+                run(["docker", kind, "rm", "--force", name.split()[0]], check=False)
+            raise AssertionError(f"{self.name} left {left}; its sandboxes were ended with {ended!r}") from error
+        finally:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def left(self) -> list[tuple[str, str]]:
+        """Containers, volumes and networks of it that there are, with their kinds."""
         mine = f"label=com.docker.compose.project={self.name}"
         hosts = [f"label=io.nimbus.sandbox.host={host}" for host in (self.name, self.second_host)]
-        orphans = [name for host in hosts for name in engine("ps", "-aq", "--filter", host).split()]
-        if orphans:
-            engine("rm", "-f", *orphans)
-        left = orphans + engine("ps", "-aq", "--filter", mine).split()
-        left += engine("volume", "ls", "-q", "--filter", mine).split() + engine("network", "ls", "-q", "--filter", mine).split()
-        shutil.rmtree(self.dir, ignore_errors=True)
-        assert left == [], f"{self.name} left {left}"
+        asked = [("container", ["--all", "--filter", one, "--format", "{{.ID}} {{.Names}} {{.Status}}"]) for one in (mine, *hosts)]
+        asked += [(kind, ["--quiet", "--filter", mine]) for kind in ("volume", "network")]
+        return [(kind, line) for kind, words in asked for line in engine(kind, "ls", *words).splitlines()]
 
 
 def service_of(container: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 //! The hosts as this replica knows them, for placing without a read.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,10 +67,20 @@ impl Hosts {
         let mut inner = self.lock();
         inner.hosts.retain(|_, known| known.epoch > epoch);
         for row in rows {
-            inner.hosts.entry(row.name.clone()).or_insert(Known {
-                row: Some(row),
-                epoch,
-            });
+            match inner.hosts.entry(row.name.clone()) {
+                Entry::Vacant(unknown) => {
+                    unknown.insert(Known {
+                        row: Some(row),
+                        epoch,
+                    });
+                }
+                // One that sandboxes are placed on all the time is not silent for that.
+                Entry::Occupied(mut known) => {
+                    if let Some(kept) = &mut known.get_mut().row {
+                        kept.seen_at = kept.seen_at.max(row.seen_at);
+                    }
+                }
+            }
         }
         inner.read_at = Some(at);
     }
@@ -209,7 +220,7 @@ mod tests {
         assert_eq!(
             names(&hosts),
             [
-                known("charged", 1, 1),
+                known("charged", 2, 1),
                 known("heard", 3, 0),
                 known("new", 2, 0),
                 known("quiet", 2, 0)
