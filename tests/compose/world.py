@@ -182,7 +182,7 @@ class Deployment:
         (into / "compose.log").write_text(run([*self.compose, "logs", "--no-color", "--timestamps"], check=False))
 
     def end(self) -> None:
-        """Takes everything down; the names of what is left."""
+        """Takes everything down; an assertion when something is left."""
         # Ends its sandboxes. When this fails, what is left is found below.
         ended = ""
         with self.api(self.operator) as api, suppress(httpx.HTTPError):
@@ -195,7 +195,9 @@ class Deployment:
         except AssertionError as error:
             left = self.left()
             for kind, name in left:
-                run(["docker", kind, "rm", "--force", name.split()[0]], check=False)
+                # The engine knows no force for networks.
+                force = [] if kind == "network" else ["--force"]
+                run(["docker", kind, "rm", *force, name.split()[0]], check=False)
             raise AssertionError(f"{self.name} left {left}; its sandboxes were ended with {ended!r}") from error
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)

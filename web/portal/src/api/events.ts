@@ -140,8 +140,7 @@ function settled(operation: Operation): boolean {
 /** Puts a resource into its list and its own place, or takes it out of both. Lists stay sorted by what they are named after. */
 function place<T extends object>(
   client: QueryClient,
-  list: readonly unknown[],
-  own: readonly unknown[],
+  [own, list]: Places,
   data: T | Removed,
   nameOf: (item: T) => string,
 ): void {
@@ -163,6 +162,27 @@ function newerJob(before: Job | undefined, next: Job): Job {
   return Object.keys(next.env).length === 0 ? { ...next, env: before.env } : next;
 }
 
+type Places = readonly [own: QueryKey, list: QueryKey];
+
+/** The places of a workload, which is told of with its tenant whether it is there or gone. */
+function workPlaces(event: Extract<PortalEvent, { type: "sandbox" | "service" | "session" }>): Places {
+  const { type, data } = event;
+  switch (type) {
+    case "sandbox": {
+      const [tenant, id] = "removed" in data ? [data.tenant, data.key] : [data.metadata.tenantId, data.metadata.id];
+      return [keys.sandbox(tenant, id), keys.sandboxes(tenant)];
+    }
+    case "service": {
+      const [tenant, name] = "removed" in data ? [data.tenant, data.key] : [data.metadata.tenantId, data.metadata.name];
+      return [keys.service(tenant, name), keys.services(tenant)];
+    }
+    case "session": {
+      const [tenant, id] = "removed" in data ? [data.tenant, data.key] : [data.metadata.tenantId, data.metadata.id];
+      return [keys.session(id), keys.sessions(tenant)];
+    }
+  }
+}
+
 /** What an event tells about: a resource's own place and its list. */
 function places(event: PortalEvent): readonly QueryKey[] {
   switch (event.type) {
@@ -172,24 +192,10 @@ function places(event: PortalEvent): readonly QueryKey[] {
       return [keys.machine(event.data.vm.ID), keys.machines];
     case "address":
       return [keys.addresses];
-    case "sandbox": {
-      const { data } = event;
-      return "removed" in data
-        ? [keys.sandbox(data.tenant, data.key), keys.sandboxes(data.tenant)]
-        : [keys.sandbox(data.metadata.tenantId, data.metadata.id), keys.sandboxes(data.metadata.tenantId)];
-    }
-    case "service": {
-      const { data } = event;
-      return "removed" in data
-        ? [keys.service(data.tenant, data.key), keys.services(data.tenant)]
-        : [keys.service(data.metadata.tenantId, data.metadata.name), keys.services(data.metadata.tenantId)];
-    }
-    case "session": {
-      const { data } = event;
-      return "removed" in data
-        ? [keys.session(data.key), keys.sessions(data.tenant)]
-        : [keys.session(data.metadata.id), keys.sessions(data.metadata.tenantId)];
-    }
+    case "sandbox":
+    case "service":
+    case "session":
+      return workPlaces(event);
     case "gpu_job":
       return [keys.gpuJob(event.data.id), keys.gpuJobs];
     case "gpu_worker":
@@ -249,27 +255,15 @@ export function applyEvent(client: QueryClient, event: PortalEvent): void {
       void client.invalidateQueries({ queryKey: ["nodes"] });
       void client.invalidateQueries({ queryKey: keys.catalog });
       return;
-    case "sandbox": {
-      const { data } = event;
-      const tenant = "removed" in data ? data.tenant : data.metadata.tenantId;
-      const id = "removed" in data ? data.key : data.metadata.id;
-      place<Sandbox>(client, keys.sandboxes(tenant), keys.sandbox(tenant, id), data, (item) => item.metadata.id);
+    case "sandbox":
+      place<Sandbox>(client, workPlaces(event), event.data, (item) => item.metadata.id);
       return;
-    }
-    case "service": {
-      const { data } = event;
-      const tenant = "removed" in data ? data.tenant : data.metadata.tenantId;
-      const name = "removed" in data ? data.key : data.metadata.name;
-      place<Service>(client, keys.services(tenant), keys.service(tenant, name), data, (item) => item.metadata.name);
+    case "service":
+      place<Service>(client, workPlaces(event), event.data, (item) => item.metadata.name);
       return;
-    }
-    case "session": {
-      const { data } = event;
-      const tenant = "removed" in data ? data.tenant : data.metadata.tenantId;
-      const id = "removed" in data ? data.key : data.metadata.id;
-      place<WorkSession>(client, keys.sessions(tenant), keys.session(id), data, (item) => item.metadata.id);
+    case "session":
+      place<WorkSession>(client, workPlaces(event), event.data, (item) => item.metadata.id);
       return;
-    }
     case "gpu_job": {
       const job = event.data;
       client.setQueryData<Job>(keys.gpuJob(job.id), (before) => (before === undefined ? undefined : newerJob(before, job)));
@@ -348,8 +342,9 @@ export function openStream(client: QueryClient, make: (url: string) => EventSour
           tells = true;
           for (const listener of listeners) listener();
         }
-        applyEvent(client, event);
+        // Before it is applied: what is asked for because of it is not late.
         late.told(places(event));
+        applyEvent(client, event);
       });
     }
   };
