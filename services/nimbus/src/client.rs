@@ -11,6 +11,7 @@ pub(crate) mod health;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod mcp;
+pub(crate) mod patience;
 pub(crate) mod progress;
 pub(crate) mod sandbox;
 pub(crate) mod service;

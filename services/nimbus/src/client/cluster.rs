@@ -1,14 +1,17 @@
 //! `nimbus cluster`: the deployment itself.
 
+use std::time::Duration;
+
 use nimbus_errors::Code;
 use nimbus_model::Hostname;
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::ClientArgs;
-use super::api::read;
+use super::api::{Api, read};
+use super::patience::until_well;
 use crate::output::{self, Format};
 use crate::problem::{Outcome, Problem};
 
@@ -26,7 +29,11 @@ enum ClusterCommand {
     /// Show instances with their versions, streams with what waits in them, and who holds which lease.
     ///
     /// Exits with 1 when a service has no instance, versions differ, or a copy of a stream is behind.
-    Status,
+    Status {
+        /// Ask again until the deployment is healthy, for this long at most.
+        #[arg(long, value_name = "TIME", value_parser = nimbus_config::seconds_or_text)]
+        wait: Option<Duration>,
+    },
     /// Forget a host of sandboxes that is lost and will not come back.
     ForgetHost {
         /// Its name, as the portal's page of the cluster shows it.
@@ -85,20 +92,29 @@ pub(crate) async fn run(args: ClusterArgs) -> Outcome {
     let api = args.client.api()?;
     let format = args.client.output;
     match args.command {
-        ClusterCommand::Status => {
-            let what = "could not ask how the deployment stands";
-            let answer = api.get(&["deployment"], what).await?;
-            let deployment: Deployment = read(&answer, what)?;
-            if format == Format::Json {
-                output::json(&answer)?;
-            } else {
-                print(&deployment)?;
+        ClusterCommand::Status { wait } => {
+            let mut shown = None;
+            let asked = until_well(wait.unwrap_or_default(), async || {
+                shown = None;
+                let (answer, deployment) = look(&api).await?;
+                let problems = deployment.problems.join("; ");
+                let is_healthy = deployment.healthy;
+                shown = Some((answer, deployment));
+                if is_healthy {
+                    Ok(())
+                } else {
+                    Err(Problem::failed("the deployment is not healthy").why(problems))
+                }
+            })
+            .await;
+            if let Some((answer, deployment)) = shown {
+                if format == Format::Json {
+                    output::json(&answer)?;
+                } else {
+                    print(&deployment)?;
+                }
             }
-            if deployment.healthy {
-                Ok(())
-            } else {
-                Err(Problem::failed("the deployment is not healthy").why(deployment.problems.join("; ")))
-            }
+            asked
         }
         ClusterCommand::ForgetHost { host } => {
             let what = format!("could not forget {host}");
@@ -121,7 +137,7 @@ pub(crate) async fn run(args: ClusterArgs) -> Outcome {
             if format == Format::Json {
                 return output::json(&page.data);
             }
-            let token = page.data.get("token").and_then(serde_json::Value::as_str);
+            let token = page.data.get("token").and_then(Value::as_str);
             output::say(format_args!(
                 "On the host that is to join, within a quarter of an hour:\n  sudo nimbus node join {} --token-file FILE\nThe token, for that file:",
                 for_others(api.base())
@@ -129,6 +145,14 @@ pub(crate) async fn run(args: ClusterArgs) -> Outcome {
             output::line(token.unwrap_or_default())
         }
     }
+}
+
+/// How the deployment stands, as it was said and as it is read.
+async fn look(api: &Api) -> Outcome<(Value, Deployment)> {
+    let what = "could not ask how the deployment stands";
+    let answer = api.get(&["deployment"], what).await?;
+    let deployment = read(&answer, what)?;
+    Ok((answer, deployment))
 }
 
 /// The address of the portal on another host, as far as this one knows it.

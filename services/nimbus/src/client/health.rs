@@ -6,6 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
 use super::ClientArgs;
+use super::patience::until_well;
 use crate::output::{self, Format};
 use crate::problem::{Outcome, Problem};
 
@@ -23,12 +24,22 @@ pub(crate) struct HealthArgs {
     /// processes without a port, such as those of `nimbus serve auth`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "timeout"])]
     ready_file: Option<Utf8PathBuf>,
+
+    /// Ask again until it is up, for this long at most.
+    #[arg(long, value_name = "TIME", value_parser = nimbus_config::seconds_or_text)]
+    wait: Option<Duration>,
 }
 
 pub(crate) async fn run(args: HealthArgs) -> Outcome {
-    if let Some(path) = &args.ready_file {
-        return process(path);
-    }
+    until_well(args.wait.unwrap_or_default(), async || match &args.ready_file {
+        Some(path) => process(path),
+        None => server(&args).await,
+    })
+    .await
+}
+
+/// Whether the server says that it is up.
+async fn server(args: &HealthArgs) -> Outcome {
     let api = args.client.api()?;
     let mut url = api.base().clone();
     url.set_path("/health");
