@@ -5,6 +5,7 @@
 #   ops/dev/engine.sh status           say which one answers and what it is; 1 when none does
 #   ops/dev/engine.sh stop             stop the one that `start` has started; another one is left alone
 #   ops/dev/engine.sh images [NAME…]   make the test images that are missing (busybox unless named: node python desktop)
+#   ops/dev/engine.sh sweep            remove what tests that were killed have left: the next ones would find their networks taken
 #   ops/dev/engine.sh registry PORT    run a registry on 127.0.0.1:PORT in the foreground, data in target/engine/registry
 #   ops/dev/engine.sh url              print the URL of the engine's socket
 #
@@ -189,6 +190,41 @@ print(urllib.parse.urlencode(fields))' "$reference")
     say "made $reference"
 }
 
+# Whether this is of a test whose process is gone: nimbus-test-PID-…, nimbus-walk-PID…, nimbus-test-WORDS-PID.
+is_orphan() { # is_orphan NAME
+    [[ $1 =~ ^nimbus-(test|walk)-([0-9]+)([-_]|$) || $1 =~ ^nimbus-(test)-[a-z_-]+-([0-9]+)$ ]] && [ ! -d "/proc/${BASH_REMATCH[2]}" ]
+}
+
+sweep() {
+    local kind name host options
+    find_engine || {
+        say "no engine answers: run $0 start"
+        return 1
+    }
+    if ! command -v docker >/dev/null 2>&1; then
+        say "docker, the program, is not there: nothing is swept"
+        return
+    fi
+    local docker=("${as[@]}" docker --host "unix://$socket")
+    # Containers first: they hold the others. Sandboxes are told by their host, which is named like the project.
+    while read -r name host; do
+        if is_orphan "$name" || is_orphan "$host"; then
+            say "left by a test that is gone: container $name"
+            "${docker[@]}" rm --force --volumes "$name" >/dev/null || say "could not remove $name"
+        fi
+    done < <("${docker[@]}" ps --all --format '{{.Names}} {{.Label "io.nimbus.sandbox.host"}}')
+    for kind in volume network; do
+        options=()
+        [ $kind = network ] || options=(--force)
+        while read -r name; do
+            if is_orphan "$name"; then
+                say "left by a test that is gone: $kind $name"
+                "${docker[@]}" $kind rm "${options[@]}" "$name" >/dev/null || say "could not remove $name"
+            fi
+        done < <("${docker[@]}" $kind ls --format '{{.Name}}')
+    done
+}
+
 images() {
     find_engine || {
         say "no engine answers: run $0 start"
@@ -230,6 +266,7 @@ images)
     shift
     images "$@"
     ;;
+sweep) sweep ;;
 registry)
     case ${2:-} in '' | *[!0-9]*)
         say "usage: $0 registry PORT"
@@ -239,7 +276,7 @@ registry)
     registry "$2"
     ;;
 *)
-    echo "usage: $0 start|status|stop|url|images [NAME…]|registry PORT" >&2
+    echo "usage: $0 start|status|stop|url|images [NAME…]|sweep|registry PORT" >&2
     exit 2
     ;;
 esac

@@ -16,6 +16,8 @@ data=${TMPDIR:-/tmp}/nimbus-test-postgres-$(id -u)-$port
 binary=$root/target/debug/nimbus
 output=$root/tests/output
 mkdir -p "$output"
+# A test that hangs is a failure with a traceback, not the end of the whole run; the other runners have such limits, too.
+export PYTEST_TIMEOUT=900
 started=""
 
 stop_postgres() {
@@ -56,7 +58,7 @@ deny() {
 engine_ready=""
 engine() {
     [ -z "$engine_ready" ] || return 0
-    ops/dev/engine.sh start && ops/dev/engine.sh images busybox node python desktop && engine_ready=yes
+    ops/dev/engine.sh start && ops/dev/engine.sh sweep && ops/dev/engine.sh images busybox node python desktop && engine_ready=yes
 }
 
 rust() {
@@ -105,9 +107,9 @@ clients() {
     engine || return 1
     export NIMBUS_TEST_DESKTOP_IMAGE=nimbus.test/desktop:1
     local result=0
-    NIMBUS_BIN=$binary node web/sdk/test/e2e/run.mjs || result=1
+    NIMBUS_BIN=$binary timeout --kill-after 30 900 node web/sdk/test/e2e/run.mjs || result=1
     grpc || result=1
-    NIMBUS_BIN=$binary NIMBUS_IMAGE=nimbus.test/node:1 examples/quickstart/run.sh || result=1
+    NIMBUS_BIN=$binary NIMBUS_IMAGE=nimbus.test/node:1 timeout --kill-after 30 300 examples/quickstart/run.sh || result=1
     return $result
 }
 
