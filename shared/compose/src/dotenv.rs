@@ -61,12 +61,7 @@ pub(crate) fn parse(
                 }
             }
             _ => {
-                let end = value
-                    .char_indices()
-                    .zip(std::iter::once(' ').chain(value.chars()))
-                    .find(|((_, letter), before)| *letter == '#' && before.is_whitespace())
-                    .map_or(value.len(), |((index, _), _)| index);
-                let (value, _) = value.split_at(end);
+                let value = value.split_once(" #").map_or(value, |(value, _)| value);
                 fill(value.trim_end(), &known).map_err(|why| (number, why))?
             }
         };
@@ -142,7 +137,7 @@ mod tests {
     #[test]
     fn every_way_to_write_a_value() {
         let text = "# a comment\n\nexport A=1\nB = two words  # said\nC='$A \\n'\nD=\"x\\ty ${A} \\$A\"\nE=\"first\nsecond\"\n\
-                    F=pa$$word#1\nG=\nH\nI=${A:-no}-${NOT:-yes}\nJ=$(x)\nK\u{3d}a=b\n";
+                    F=pa$$word#1\nG=\nH\nI=${A:-no}-${NOT:-yes}\nJ=$(x)\nK\u{3d}a=b\nL=#fff\n";
         let values = parse(text, false, &|name| (name == "H").then(|| "h".to_owned())).unwrap();
         let told: Vec<_> = values
             .iter()
@@ -162,6 +157,7 @@ mod tests {
                 ("I", "1-yes"),
                 ("J", "$(x)"),
                 ("K", "a=b"),
+                ("L", "#fff"),
             ]
         );
         assert_eq!(

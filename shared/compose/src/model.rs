@@ -202,6 +202,8 @@ pub struct Mount {
     pub subpath: Option<String>,
     /// Size in bytes of a temporary one.
     pub size: Option<u64>,
+    /// Octal mode of a temporary one, such as `0700`.
+    pub mode: Option<String>,
     /// Where it stands.
     pub at: Origin,
 }

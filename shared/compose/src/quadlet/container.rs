@@ -100,19 +100,34 @@ impl One<'_> {
         if let Some(build) = &service.build {
             let from = self.from("build");
             let file = build.dockerfile.as_ref().map(|file| format!("-f {file} "));
+            let stage = build.target.as_ref().map(|stage| format!("--target {stage} "));
+            let given = if service.has("build.args") {
+                "--build-arg NAME=VALUE… "
+            } else {
+                ""
+            };
             let context = crate::path::relative(&self.plan.project.root, build.context.as_str().into())
                 .map_or_else(|| build.context.clone(), |inside| format!("./{inside}"));
             writer.warn(
                 &from,
                 "an image is not built by its unit",
                 format!(
-                    "build it first: `podman build {}-t {} {context}`",
+                    "build it first: `podman build {}{}{given}-t {} {context}`",
                     file.unwrap_or_default(),
+                    stage.unwrap_or_default(),
                     image(service)
                 ),
             );
         }
-        let container = service.container_name.as_deref().unwrap_or(self.name);
+        let mut container = service.container_name.as_deref().unwrap_or(self.name);
+        if self.in_pod && container == self.plan.own() {
+            writer.warn(
+                &self.from("container_name"),
+                format!("{container} is the name of the pod, and both would need it"),
+                format!("it is called {} here; choose another name to keep it", self.name),
+            );
+            container = self.name;
+        }
         writer.put(
             Container,
             "ContainerName",

@@ -21,16 +21,17 @@ pub(super) fn write(service: &Service, writer: &mut Writer<'_>) -> Result<(), Ex
     if let Some(test) = &health.test {
         writer.put(Section::Container, "HealthCmd", &command(test), &from)?;
     }
+    // To Compose zero is what it is when nothing is said; Podman refuses it.
     for (key, time) in [
         ("HealthInterval", health.interval),
         ("HealthTimeout", health.timeout),
         ("HealthStartPeriod", health.start_period),
     ] {
-        if let Some(time) = time {
+        if let Some(time) = time.filter(|time| !time.is_zero()) {
             writer.put(Section::Container, key, &shown(time), &from)?;
         }
     }
-    if let Some(retries) = health.retries {
+    if let Some(retries) = health.retries.filter(|retries| *retries > 0) {
         writer.put(Section::Container, "HealthRetries", &retries.to_string(), &from)?;
     }
     Ok(())
@@ -40,12 +41,22 @@ pub(super) fn write(service: &Service, writer: &mut Writer<'_>) -> Result<(), Ex
 /// shell. So is a line that a unit could not hold.
 fn command(test: &Test) -> String {
     match test {
-        Test::Shell(line) if line.chars().any(char::is_control) || line.ends_with('\\') => {
+        Test::Shell(line) if is_lossy(line.trim()) => {
             list(&["/bin/sh".to_owned(), "-c".to_owned(), line.clone()])
         }
         Test::Shell(line) => line.trim().to_owned(),
-        Test::Command(words) => list(words),
+        // A list of one word would be a line for the shell to Podman, and many images have none.
+        Test::Command(words) => match words.as_slice() {
+            [word] if !word.contains(char::is_whitespace) => format!("CMD {word}"),
+            _ => list(words),
+        },
     }
+}
+
+/// Whether a line would not come out of a unit as it went in: Podman takes quotes from both ends (until 5.4 even
+/// from one).
+fn is_lossy(line: &str) -> bool {
+    line.chars().any(char::is_control) || line.ends_with('\\') || line.starts_with('"') || line.ends_with('"')
 }
 
 /// Words as a list in JSON.
@@ -109,6 +120,17 @@ pub(super) fn dependencies(
                     format!("use Podman {HEALTHY} or later, which tells when a container is healthy"),
                 ),
             Condition::Healthy => needs = "Requires",
+        }
+        if !plan.services.iter().any(|exported| exported.name == *name) {
+            writer.warn(
+                &from,
+                format!("{name} is not among the services that are exported"),
+                format!(
+                    "export it too, or start what stands for it before {}",
+                    service.name
+                ),
+            );
+            needs = "Wants";
         }
         if !wanted.required {
             needs = "Wants";

@@ -46,6 +46,14 @@ const MISSING: &[(&str, &str)] = &[
         "deploy.resources.reservations.memory",
         "set MemoryLow= in a drop-in of the service",
     ),
+    (
+        "deploy.restart_policy.delay",
+        "set RestartSec= in a drop-in of the service",
+    ),
+    (
+        "deploy.restart_policy.window",
+        "set StartLimitIntervalSec= in a drop-in of the service",
+    ),
     ("deploy.rollback_config", "keep the last units to go back to"),
     (
         "deploy.update_config",

@@ -33,8 +33,13 @@ pub(super) fn mounts(plan: &Plan<'_>, service: &Service, writer: &mut Writer<'_>
         };
         match (mount.kind, &mount.source) {
             (MountKind::Tmpfs, _) => {
-                let size = mount.size.map(|size| format!(":size={size}"));
-                let value = format!("{}{}", mount.target, size.unwrap_or_default());
+                let size = mount.size.map(|size| format!("size={size}"));
+                let mode = mount.mode.as_ref().map(|mode| format!("mode={mode}"));
+                let options: Vec<String> = size.into_iter().chain(mode).collect();
+                let mut value = mount.target.clone();
+                if !options.is_empty() {
+                    value.push_str(&format!(":{}", options.join(",")));
+                }
                 writer.put(Container, "Tmpfs", &value, &from)?;
             }
             (MountKind::Other, _) => {
@@ -157,7 +162,8 @@ pub(super) fn grants(plan: &Plan<'_>, service: &Service, writer: &mut Writer<'_>
             key: format!("services.{}.configs", service.name),
         };
         let target = match grant.target.as_deref() {
-            Some(path) => path.to_owned(),
+            Some(path) if path.starts_with('/') => path.to_owned(),
+            Some(path) => format!("/{path}"),
             None => format!("/{}", grant.source),
         };
         let source = match plan.project.configs.get(&grant.source) {

@@ -11,7 +11,7 @@ use crate::model::{
     Attachment, Build, Condition, Dependency, Gpu, Grant, Health, Logging, Mount, MountKind, NimbusKeys,
     Port, Project, Restart, Service, Test, Texts,
 };
-use crate::notice::Notice;
+use crate::notice::{Notice, Origin};
 use crate::yaml::{Node, Value};
 
 pub(super) fn read(
@@ -272,6 +272,7 @@ fn mounts(reader: &Reader<'_>) -> Result<Vec<Mount>, ComposeError> {
             nocopy: mount.flag("volume.nocopy")?,
             subpath: mount.filled("volume.subpath")?,
             size: mount.bytes("tmpfs.size")?,
+            mode: octal(&mount, "tmpfs.mode", &node.at)?,
             at: node.at.clone(),
         });
     }
@@ -328,6 +329,25 @@ fn depends_on(reader: &Reader<'_>) -> Result<IndexMap<String, Dependency>, Compo
         };
         let required = node.get("required").is_none() || inner.flag("required")?;
         wanted.insert(name.clone(), Dependency { condition, required });
+    }
+    // To Compose these are dependencies, too.
+    let mut others: Vec<String> = Vec::new();
+    for key in ["links", "volumes_from"] {
+        others.extend(reader.strings(key)?);
+    }
+    for mode in ["network_mode", "pid", "ipc"] {
+        others.extend(
+            reader
+                .filled(mode)?
+                .and_then(|mode| Some(mode.strip_prefix("service:")?.to_owned())),
+        );
+    }
+    for other in others.iter().filter(|other| !other.starts_with("container:")) {
+        let name = other.split_once(':').map_or(other.as_str(), |(name, _)| name);
+        wanted.entry(name.to_owned()).or_insert(Dependency {
+            condition: Condition::Started,
+            required: true,
+        });
     }
     Ok(wanted)
 }
@@ -476,6 +496,18 @@ fn gpus(reader: &Reader<'_>) -> Result<Vec<Gpu>, ComposeError> {
     Ok(gpus)
 }
 
+/// A mode of a file, as `0440` however it was written.
+fn octal(reader: &Reader<'_>, key: &str, at: &Origin) -> Result<Option<String>, ComposeError> {
+    let Some(mode) = reader.filled(key)? else {
+        return Ok(None);
+    };
+    let digits = mode.trim_start_matches("0o");
+    if u32::from_str_radix(digits, 8).is_err() {
+        return Err(reader.wrong(at, key, format!("`{mode}` is no octal mode such as 0440")));
+    }
+    Ok(Some(format!("0{}", digits.trim_start_matches('0'))))
+}
+
 fn grants(reader: &Reader<'_>, kind: &str) -> Result<Vec<Grant>, ComposeError> {
     let mut grants = Vec::new();
     for node in seq(reader, kind) {
@@ -483,18 +515,13 @@ fn grants(reader: &Reader<'_>, kind: &str) -> Result<Vec<Grant>, ComposeError> {
         let source = inner
             .filled("source")?
             .ok_or_else(|| reader.wrong(&node.at, kind, "expected a source"))?;
-        let mode = inner.filled("mode")?;
-        if let Some(mode) = &mode
-            && u32::from_str_radix(mode.trim_start_matches("0o"), 8).is_err()
-        {
-            return Err(reader.wrong(&node.at, kind, format!("`{mode}` is no octal mode such as 0440")));
-        }
+        let mode = octal(&inner, "mode", &node.at)?;
         grants.push(Grant {
             source,
             target: inner.filled("target")?,
             uid: inner.filled("uid")?,
             gid: inner.filled("gid")?,
-            mode: mode.map(|mode| format!("0{}", mode.trim_start_matches("0o").trim_start_matches('0'))),
+            mode,
             at: node.at.clone(),
         });
     }

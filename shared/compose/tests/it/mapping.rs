@@ -178,3 +178,56 @@ fn what_takes_isolation_away_is_never_written() {
         }
     }
 }
+
+/// The first unit of a file.
+#[expect(clippy::unwrap_used, reason = "a file that is refused is a test that fails")]
+fn first(service: &str, rest: &str) -> String {
+    let done = exported(&format!(
+        "name: demo\nservices:\n  web:\n    image: web\n{service}{rest}"
+    ))
+    .unwrap();
+    done.artifacts.into_iter().next().unwrap().text
+}
+
+#[test]
+fn checks_come_through_as_podman_reads_them() {
+    let check = |test: &str| {
+        let service = format!("    healthcheck: {{test: {test}, interval: 0s, timeout: 0s, retries: 0}}\n");
+        let text = first(&service, "");
+        assert!(
+            !text.contains("HealthRetries") && !text.contains("HealthTimeout"),
+            "{text}"
+        );
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("HealthCmd="))
+            .unwrap();
+        line.to_owned()
+    };
+    assert_eq!(
+        check("[CMD, /healthcheck]"),
+        "CMD /healthcheck",
+        "a list of one is a line for a shell"
+    );
+    assert_eq!(check("[CMD, pg_isready, -q]"), r#"["pg_isready","-q"]"#);
+    assert_eq!(check("[CMD-SHELL, 'curl -f localhost']"), "curl -f localhost");
+    assert_eq!(
+        check(r#"[CMD-SHELL, 'pg_isready -d "x"']"#),
+        r#"["/bin/sh","-c","pg_isready -d \"x\""]"#,
+        "a quote at an end would be taken away"
+    );
+}
+
+#[test]
+fn what_compose_fills_in_is_filled_in() {
+    let service = "    links: [db]\n    configs: [{source: c, target: conf.d/a}]\n    volumes: [{type: tmpfs, target: /s, tmpfs: {size: 1m, mode: 0700}}]\n";
+    let rest = "  db: {image: db}\nconfigs: {c: {content: hi}}\n";
+    let text = first(service, rest);
+    for line in [
+        "After=demo-db.service",
+        "Volume=./demo-c.config:/conf.d/a:ro",
+        "Tmpfs=/s:size=1048576,mode=0700",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
