@@ -110,16 +110,17 @@ services=("$@")
 if [ ${#services[@]} -eq 0 ]; then
     mapfile -t all < <("${compose[@]}" config --services | sort)
     # What is called, before what calls it; the edge last.
-    for service in auth ippool provisioner workloads gpu-scheduler sandbox-agent gateway-1 gateway-2; do
+    for service in auth ippool provisioner workloads gpu-scheduler 'sandbox-agent*' 'gateway-*'; do
         for one in "${all[@]}"; do
-            [ "$one" != "$service" ] || services+=("$service")
+            # shellcheck disable=SC2053  # a pattern
+            [[ $one != $service ]] || services+=("$one")
         done
     done
 fi
 for service in "${services[@]}"; do
     case $service in
     gateway-*) gateway "$service" ;;
-    sandbox-agent | proxy | nats | postgres) single "$service" ;;
+    sandbox-agent* | proxy | nats* | postgres) single "$service" ;;
     *) replicated "$service" ;;
     esac
 done

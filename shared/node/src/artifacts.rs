@@ -11,6 +11,9 @@ use crate::request::Install;
 pub(crate) const DOCUMENTATION: &str = "https://github.com/nimbus/nimbus";
 const NOTICE: &str = "Written by Nimbus. Do not patch it: run the command below again with other flags, or write\n\
                       settings to nimbus.env. Changes are noticed and shown by `nimbus node status`.";
+/// The same for a container, which reads no such file.
+const CONTAINER_NOTICE: &str = "Written by Nimbus. Do not patch it: run the command below again with other flags, or write\n\
+                                settings as Environment= into nimbus.container.d/10-local.conf.";
 /// Podman's first release that can wait for a health check before it says that a container is up.
 const NOTIFY_HEALTHY: (u32, u32) = (5, 0);
 
@@ -37,9 +40,12 @@ pub(crate) struct Facts {
 /// Every file of an installation, in the order in which they are written.
 pub(crate) fn render(install: &Install, layout: &Layout, facts: &Facts) -> Result<Vec<Artifact>, NodeError> {
     let folder = layout.artifacts(install.request.target);
-    let artifact =
-        |name: &str, template: &str, unit: &UnitFile| seal(folder, name, template, &install.command(), unit);
-    if install.request.target == Target::Container {
+    let is_container = install.request.target == Target::Container;
+    let notice = if is_container { CONTAINER_NOTICE } else { NOTICE };
+    let artifact = |name: &str, template: &str, unit: &UnitFile| {
+        seal_with(notice, folder, name, template, &install.command(), unit)
+    };
+    if is_container {
         let unit = container(install, facts)?;
         return Ok(vec![artifact(
             "nimbus.container",
@@ -77,7 +83,18 @@ pub(crate) fn seal(
     command: &str,
     unit: &UnitFile,
 ) -> Result<Artifact, NodeError> {
-    let header = Header::new(NOTICE)
+    seal_with(NOTICE, folder, name, template, command, unit)
+}
+
+fn seal_with(
+    notice: &str,
+    folder: &Utf8Path,
+    name: &str,
+    template: &str,
+    command: &str,
+    unit: &UnitFile,
+) -> Result<Artifact, NodeError> {
+    let header = Header::new(notice)
         .field("Template", template)?
         .field("Source-Command", command)?
         .version(env!("CARGO_PKG_VERSION"));
@@ -279,8 +296,8 @@ fn container(install: &Install, facts: &Facts) -> Result<UnitFile, NodeError> {
         .set("Volume", "nimbus-data:/var/lib/nimbus")?
         .set("NoNewPrivileges", "true")?
         .set("DropCapability", "all")?
-        .comment("The program asks itself: the image needs no curl.")
-        .set("HealthCmd", "nimbus health")?
+        .comment("The program asks itself, without a shell: the image has neither that nor curl.")
+        .set("HealthCmd", r#"["nimbus","health"]"#)?
         .set("HealthInterval", "30s")?
         .set("HealthTimeout", "5s")?
         .set("HealthRetries", "3")?

@@ -126,6 +126,11 @@ impl Plan {
         if had_socket {
             before.push(systemctl(&["disable", "--now", "nimbus.socket"]));
         }
+        // Else the next boot would start it without a connection.
+        let enabled = systemctl(&["is-enabled", "--quiet", "nimbus.service"]);
+        if request.socket_activation && commands.run(&enabled).is_ok_and(|ran| ran.ok()) {
+            before.push(systemctl(&["disable", "nimbus.service"]));
+        }
         let mut after = vec![systemctl(&["daemon-reload"])];
         let unit = if request.socket_activation {
             "nimbus.socket"

@@ -157,17 +157,21 @@ async fn look(api: &Api) -> Outcome<(Value, Deployment)> {
 
 /// The address of the portal on another host, as far as this one knows it.
 fn for_others(base: &Url) -> String {
-    let is_loopback = match base.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => true,
-    };
-    if is_loopback {
+    if is_loopback(base) {
         let port = base.port().map_or_else(String::new, |port| format!(":{port}"));
         return format!("{}://ADDRESS-OF-THE-PORTAL{port}", base.scheme());
     }
     base.as_str().trim_end_matches('/').to_owned()
+}
+
+/// Whether an address is this host's own.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => true,
+    }
 }
 
 fn print(deployment: &Deployment) -> Outcome {

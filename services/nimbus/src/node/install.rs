@@ -156,14 +156,14 @@ pub(crate) fn install_here(args: InstallHereArgs) -> Outcome {
 
 pub(super) fn install(args: InstallArgs) -> Outcome {
     let InstallArgs { which, how, .. } = args;
-    if !which.systemd && !which.container {
-        return Err(Problem::usage("as what should the node run?")
-            .next("add --systemd for a service, or --container for a container of Podman"));
-    }
     let layout = which.layout()?;
     let program = how.from.map_or_else(this_program, Ok)?;
     if how.upgrade {
         return upgrade(&layout, program, how.ready_within);
+    }
+    if !which.systemd && !which.container {
+        return Err(Problem::usage("as what should the node run?")
+            .next("add --systemd for a service, or --container for a container of Podman"));
     }
     let request = Request {
         target: which.target(),

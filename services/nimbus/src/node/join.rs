@@ -85,6 +85,11 @@ pub(super) async fn join(args: JoinArgs) -> Outcome {
         ));
     }
     agent.check(args.overwrite, &Host).map_err(failed)?;
+    if args.url.scheme() == "http" && !crate::client::cluster::is_loopback(&args.url) {
+        output::say(
+            "Warning: http is not encrypted: who reads along has the token and the credentials of the bus. Use https across a network that is not yours alone.",
+        );
+    }
     let token = token(&args.token_file.unwrap_or_else(|| "-".into()))?;
 
     let what = format!("could not join {}", args.url);

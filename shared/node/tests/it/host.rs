@@ -80,7 +80,10 @@ impl TestHost {
         let ran = std::mem::take(&mut *self.ran.borrow_mut());
         ran.into_iter()
             .filter(|line| {
-                line.starts_with("systemctl") && !line.contains("is-active") && !line.contains(" show ")
+                let is_question = ["is-active", "is-enabled", " show "]
+                    .iter()
+                    .any(|word| line.contains(word));
+                line.starts_with("systemctl") && !is_question
             })
             .collect()
     }
@@ -123,7 +126,11 @@ impl Commands for TestHost {
         if words[0].starts_with(self.dir.path().as_str()) {
             return nimbus_node::Host.run(words);
         }
-        let quiet = if line.contains("is-active") { 3 } else { 0 };
+        let quiet = match () {
+            () if line.contains("is-active") => 3,
+            () if line.contains("is-enabled") => 1,
+            () => 0,
+        };
         let (code, stderr) = (self.answer)(&line).unwrap_or((quiet, ""));
         Ok(Ran {
             code: Some(code),
