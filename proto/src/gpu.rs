@@ -222,12 +222,14 @@ method!(/// Makes a box a worker, in exchange for a pairing token.
 method!(/// A sign of life.
     WorkerBeat = gpu.worker_beat, 5000 ms, SameKey, Service, WorkerBeatRequest => BeatReply,
     samples WorkerBeatRequest { credential: credential(), beat: beat() } => BeatReply { cancel: vec![sample::job().to_string()], drain: false, beat_ms: 0, pool: "default".into() });
+// Asked twice at once, the second would take the first one's job for one that its box has given up.
 method!(/// The next job, if there is one within the time the worker waits. Asked again, it is the same job until its worker beats without it.
-    WorkerClaim = gpu.worker_claim, 25000 ms, SameKey, Service, ClaimRequest => Option<nimbus_gpu_wire::Assignment>,
+    WorkerClaim = gpu.worker_claim, 25000 ms, Never, Service, ClaimRequest => Option<nimbus_gpu_wire::Assignment>,
     samples ClaimRequest { credential: credential(), wait_ms: 20000 }
         => Some(nimbus_gpu_wire::Assignment { protocol: nimbus_gpu_wire::PROTOCOL, job: sample::job().to_string(), attempt: 1, image: "i".into(), command: nimbus_gpu_wire::Command::Image, env: vec![], datasets: vec![], limits: limits() }));
+// Old workers name no offset, and a piece that came twice would be there twice.
 method!(/// A piece of a log.
-    WorkerLog = gpu.worker_log, 5000 ms, SameKey, Service, ChunkRequest => ChunkAck,
+    WorkerLog = gpu.worker_log, 5000 ms, Never, Service, ChunkRequest => ChunkAck,
     samples ChunkRequest { credential: credential(), job: sample::job().to_string(), offset: Some(0), bytes: vec![1, 2] } => ChunkAck { end: 2, capped: false });
 method!(/// A piece of an artifact.
     WorkerArtifact = gpu.worker_artifact, 5000 ms, SameKey, Service, ChunkRequest => ChunkAck,

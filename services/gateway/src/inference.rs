@@ -93,11 +93,14 @@ impl Inference {
                     });
                 }
                 // Models answer also while the scheduler is away; where they are rarely changes.
-                Err(fault) if known.is_some() => {
-                    self.forget();
+                Err(fault) => {
+                    let Some(known) = known.as_mut() else {
+                        return Err(fault);
+                    };
+                    // For a while: else everybody would wait for the scheduler, one behind the other.
+                    known.at = Instant::now();
                     tracing::debug!("the inference endpoint is taken from memory: {fault}");
                 }
-                Err(fault) => return Err(fault),
             }
         }
         known

@@ -96,9 +96,21 @@ pub async fn run(ctx: Ctx, config: GpuConfig) -> Result<(), RunError> {
     let peers = peers::serve(&ctx.bus, &plane).await?;
     let serving = methods::serve(&bus, &plane).await?;
     let (watching, stop) = (plane.clone(), ctx.stop.clone());
-    ctx.tasks.finish(async move { watching.watch(stop).await });
+    ctx.tasks.spawn_graceful("gpu.watch", OnError::Restart, move || {
+        let (watching, stop) = (watching.clone(), stop.clone());
+        async move {
+            watching.watch(stop).await;
+            Ok(())
+        }
+    });
     let (cleaning, stop) = (plane.clone(), ctx.stop.clone());
-    ctx.tasks.finish(async move { cleaning.keep_clean(stop).await });
+    ctx.tasks.spawn_graceful("gpu.prune", OnError::Restart, move || {
+        let (cleaning, stop) = (cleaning.clone(), stop.clone());
+        async move {
+            cleaning.keep_clean(stop).await;
+            Ok(())
+        }
+    });
     ctx.ready().await;
     peers.stop().await;
     serving.stop().await;

@@ -82,7 +82,8 @@ impl Plane {
         stillness.keep(&workers);
         for worker in workers {
             let still = stillness.of(&worker.name, worker.beats, Instant::now());
-            let wanted = if worker.state == "new" {
+            // One that was paired again while it had a job may never come back with it.
+            let wanted = if worker.state == "new" && worker.job.is_none() {
                 continue;
             } else if still >= self.config.lost_after {
                 "lost"
@@ -93,7 +94,7 @@ impl Plane {
             };
             let later = matches!(
                 (worker.state.as_str(), wanted),
-                ("online", _) | ("silent", "lost")
+                ("online", _) | ("silent" | "new", "lost")
             );
             if later {
                 self.fell_silent(&worker, wanted).await?;

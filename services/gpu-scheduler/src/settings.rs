@@ -83,8 +83,10 @@ fn base_url(text: &str) -> Result<String, GpuError> {
 impl Plane {
     pub(crate) async fn settings(&self) -> Result<Settings, GpuError> {
         let row = read_settings(&self.store).await?;
-        let workers = read_workers(&self.store)
-            .await?
+        let mut workers = read_workers(&self.store).await?;
+        // The last one is the newest.
+        workers.sort_by_key(|worker| worker.paired_at);
+        let workers = workers
             .iter()
             .map(crate::rows::WorkerRow::name)
             .collect::<Result<Vec<_>, _>>()?;

@@ -77,6 +77,26 @@ fn keeps_beating(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_that_is_paired_again_and_never_comes_back_loses_its_job() {
+    on_both(|db| async move {
+        let world = World::start(&db.db).await;
+        let replica = world.replica(&SOON).await;
+        let first = world.gx("gx1").await;
+        let job = world.ask::<Submit>(&world.alice, &again()).await.unwrap();
+        let given = first.run().await;
+        // The installer ends between the two.
+        world.register(&world.token().await, "gx1").await.unwrap();
+        let second = std::sync::Arc::new(world.gx("gx2").await);
+        let beating = keeps_beating(second.clone(), vec![]);
+        let taken = second.take().await;
+        beating.abort();
+        assert_eq!((id(&taken), taken.attempt), (job.id, given.attempt + 1));
+        replica.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_may_run_again_goes_to_another_box_and_its_log_goes_on() {
     on_both(|db| async move {
         let world = World::start(&db.db).await;

@@ -36,7 +36,7 @@ pub(crate) async fn ensure(worker: &Worker, record: &mut Record, user: &str) -> 
             if known {
                 look(worker, record, &name, user).await
             } else if make(worker, &record.assignment, &name, user).await? {
-                start(worker, record, &name).await
+                start(worker, record, &name, user).await
             } else {
                 Ok(false)
             }
@@ -90,16 +90,20 @@ async fn look(worker: &Worker, record: &mut Record, name: &str, user: &str) -> R
             if record.stage == Stage::Starting && worker.engine.inspect(name).await? != Some(seen) {
                 return Ok(false);
             }
-            start(worker, record, name).await
+            start(worker, record, name, user).await
         }
         Some(_) => Ok(true),
     }
 }
 
 /// Starts a container that was made and never started; whether it was.
-async fn start(worker: &Worker, record: &mut Record, name: &str) -> Result<bool, Trouble> {
+async fn start(worker: &Worker, record: &mut Record, name: &str, user: &str) -> Result<bool, Trouble> {
     let attempt = record.assignment.attempt;
     let job = record.assignment.job.clone();
+    // Here and not where it is made: who made it may have died right after.
+    if record.stage != Stage::Starting && !create::is_root(user) {
+        worker.engine.put(name, create::artifacts_folder()).await?;
+    }
     // Also where it was written down before: the time limit counts from this start.
     record.stage = Stage::Starting;
     record.boot_id = Some(worker.host.boot_id.clone());
@@ -148,26 +152,19 @@ async fn make(worker: &Worker, job: &Assignment, name: &str, user: &str) -> Resu
     let facts = worker.known_facts().await;
     let has_gpu = !worker.gpus.borrow().is_empty();
     let requests = create::devices(&worker.config.devices, &facts, has_gpu);
-    let root = create::is_root(user);
     let ground = create::Ground {
         facts,
         requests,
-        root,
+        root: create::is_root(user),
     };
     let body = create::body(job, &worker.config, ground);
     match worker.engine.create(name, body).await {
-        Ok(()) => {}
+        Ok(()) => Ok(true),
         // By an earlier worker, or by a call that seemed lost: a look tells.
-        Err(EngineError::Conflict { .. }) => return Ok(false),
-        Err(EngineError::Missing { detail, .. }) => {
-            return Err(Trouble::Job(Fault::image(detail)));
-        }
-        Err(error) => return Err(error.into()),
+        Err(EngineError::Conflict { .. }) => Ok(false),
+        Err(EngineError::Missing { detail, .. }) => Err(Trouble::Job(Fault::image(detail))),
+        Err(error) => Err(error.into()),
     }
-    if !root {
-        worker.engine.put(name, create::artifacts_folder()).await?;
-    }
-    Ok(true)
 }
 
 pub(crate) fn millis(span: Duration) -> u64 {

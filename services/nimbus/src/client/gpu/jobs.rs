@@ -226,15 +226,15 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// Prints pieces of a body as they come; answers with how many bytes there were.
-async fn pour(api: &Api, response: Response, what: &str) -> Outcome<u64> {
+/// Prints an answer and counts its bytes, also when it breaks off.
+async fn pour(api: &Api, response: Response, what: &str, printed: &mut u64) -> Outcome {
     let mut pieces = response.bytes_stream();
-    let mut length = 0;
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| api.unreachable(what, &error))?;
         show(true, &piece)?;
-        length += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        *printed = printed.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
     }
-    Ok(length)
+    Ok(())
 }
 
 pub(super) async fn log(api: &Api, job: &str, offset: u64) -> Outcome {
@@ -244,7 +244,7 @@ pub(super) async fn log(api: &Api, job: &str, offset: u64) -> Outcome {
         .query(&[("offset", offset)]);
     let response = api.reach(request, &what).await?;
     let is_cut = header(response.headers(), "nimbus-log-truncated").as_deref() == Some("true");
-    pour(api, response, &what).await?;
+    pour(api, response, &what, &mut 0).await?;
     if is_cut {
         output::say("The job printed more than is kept.");
     }
@@ -261,8 +261,14 @@ pub(super) async fn follow(api: &Api, job: &str, mut offset: u64) -> Outcome<End
             ("limit", 1 << 20),
             ("wait_ms", WAIT_MS),
         ]);
-        let response = match api.reach(request, &what).await {
-            Ok(response) => response,
+        let read = async {
+            let response = api.reach(request, &what).await?;
+            let headers = response.headers().clone();
+            pour(api, response, &what, &mut offset).await?;
+            Outcome::Ok(headers)
+        };
+        let headers = match read.await {
+            Ok(headers) => headers,
             Err(problem) if problem.is_passing() && failed < TRIES => {
                 // The server restarts: the job goes on, and the log begins where we are.
                 failed += 1;
@@ -272,8 +278,6 @@ pub(super) async fn follow(api: &Api, job: &str, mut offset: u64) -> Outcome<End
             Err(problem) => return Err(problem),
         };
         failed = 0;
-        let headers = response.headers().clone();
-        offset = offset.saturating_add(pour(api, response, &what).await?);
         let end = header(&headers, "nimbus-log-end").and_then(|text| text.parse::<u64>().ok());
         let state = header(&headers, "nimbus-job-state").unwrap_or_default();
         let is_over = matches!(state.as_str(), "succeeded" | "failed" | "cancelled");
@@ -290,7 +294,7 @@ pub(super) async fn artifact(api: &Api, job: &str, file: Option<Utf8PathBuf>) ->
     let response = api.reach(request, &what).await?;
     let path = file.unwrap_or_else(|| format!("{job}.tar.gz").into());
     if path == "-" {
-        pour(api, response, &what).await?;
+        pour(api, response, &what, &mut 0).await?;
         return Ok(());
     }
     let unwritten =

@@ -148,7 +148,7 @@ function Snippets({ base, model }: { base: string; model: string }) {
           <Link to="/access" className={TEXT_LINK}>
             token
           </Link>{" "}
-          of yours with the scope gpu. On machines made here since a box was paired, <code className="font-mono">OPENAI_BASE_URL</code> and <code className="font-mono">OPENAI_API_KEY</code> are set already.
+          of yours with the scope gpu. On machines made here <code className="font-mono">OPENAI_BASE_URL</code> and <code className="font-mono">OPENAI_API_KEY</code> are set already.
         </p>
       </div>
     </Panel>

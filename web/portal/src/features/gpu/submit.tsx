@@ -327,7 +327,7 @@ function Options({ draft, change, problems: shown, pools, admin }: { draft: JobD
       </Fold>
       <Fold title="Datasets" summary={datasets === 0 ? "none" : plural(datasets, "dataset")} defaultExpanded={datasets > 0}>
         <p className="text-sm text-muted">
-          Named volumes on the box, at <code className="font-mono">/datasets/name</code> in the job. A name that is not there yet is made.
+          Named volumes on the box, at <code className="font-mono">/datasets/name</code> in the job. A job that may write to one makes it when it is not there yet.
         </p>
         <Rows
           label="dataset"

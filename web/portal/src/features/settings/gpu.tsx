@@ -130,7 +130,7 @@ export function GpuSettingsPage() {
             )
           ) : (
             // What others change meanwhile takes the place of what was loaded, unless something was typed.
-            <SettingsForm key={JSON.stringify(settings.data)} settings={settings.data} />
+            <SettingsForm key={shownOf(settings.data)} settings={settings.data} />
           )}
         </Panel>
       </section>
@@ -256,6 +256,11 @@ function Goodbye({ report, worker }: { report: Unpaired; worker: string }) {
       <CommandLine command={report.cleanup_cmd} label={`cleanup command for ${worker}`} wrap />
     </div>
   );
+}
+
+/** What the form shows of the settings; boxes come and go without it. */
+function shownOf({ enabled, base_url, inference_model, job_quota }: GpuSettings): string {
+  return JSON.stringify([enabled, base_url, inference_model, job_quota]);
 }
 
 function SettingsForm({ settings }: { settings: GpuSettings }) {
