@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import IMAGES, ROOT, engine, free_port, free_subnet, run
+from world import IMAGES, ROOT, engine, free_port, free_subnet, networks_left, run
 
 PAGE = ROOT / "docs/deploy.md"
 BINARY = os.environ.get("NIMBUS_BIN", str(ROOT / "target/debug/nimbus"))
@@ -82,11 +82,12 @@ def checkout() -> Iterator[Path]:
         yield folder
     finally:
         # Whatever has gone wrong.
-        for kind, remove in (("container", ["rm", "-f", "-v"]), ("volume", ["volume", "rm"]), ("network", ["network", "rm"])):
+        for kind, remove in (("container", ["rm", "-f", "-v"]), ("volume", ["volume", "rm"])):
             listed = ["ps", "-aq"] if kind == "container" else [kind, "ls", "-q"]
             left = engine(*listed, "--filter", f"label=com.docker.compose.project={NAME}").split()
             if left:
                 engine(*remove, *left)
+        networks_left(NAME)
         for host in (NAME, "b"):
             if left := engine("ps", "-aq", "--filter", f"label=io.nimbus.sandbox.host={host}").split():
                 engine("rm", "-f", *left)
@@ -178,7 +179,7 @@ def test_the_page_says_what_is_printed(checkout: Path) -> None:
 
     mine = f"label=com.docker.compose.project={NAME}"
     left = engine("ps", "-aq", "--filter", mine) + engine("volume", "ls", "-q", "--filter", mine)
-    left += engine("network", "ls", "-q", "--filter", mine)
+    left += "".join(networks_left(NAME))
     for host in (NAME, "b"):
         left += engine("ps", "-aq", "--filter", f"label=io.nimbus.sandbox.host={host}")
     assert left == ""

@@ -21,6 +21,8 @@ pub fn http_client() -> reqwest::Client {
         .no_proxy()
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(120))
+        // A gateway ends a connection that it has heard nothing on for longer, and a request may meet that end.
+        .pool_idle_timeout(Duration::from_secs(5))
         .build()
         .unwrap()
 }

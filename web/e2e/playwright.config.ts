@@ -14,6 +14,8 @@ export default defineConfig({
   // On a busy runner a story gets a second try, and is reported as flaky: which is a bug to be found.
   retries: process.env.CI === "true" ? 1 : 0,
   timeout: 60_000,
+  // Five times what all of them take: with a server that answers nothing, each story would wait for its own end.
+  globalTimeout: 25 * 60_000,
   expect: { timeout: 20_000 },
   reporter: [["list", { printSteps: false }]],
   use: {

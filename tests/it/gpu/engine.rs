@@ -79,6 +79,14 @@ impl Engine {
         let all = format!("docker -H {host} ps -aq | xargs -r docker -H {host} rm -f");
         let _ = Command::new("sh").args(["-c", &all]).output().await.unwrap();
         let _ = within("the engine's end", PATIENCE, self.process.terminate(PATIENCE)).await;
+        if self.live_restore {
+            // Containers that outlive it would need it, so it leaves its folder mounted.
+            let root = self.dir.path().join("root");
+            let unmounted = Command::new("umount").arg(&root).output().await.unwrap();
+            let why = String::from_utf8_lossy(&unmounted.stderr);
+            assert!(unmounted.status.success(), "{root}: {why}");
+        }
+        self.dir.close().unwrap();
     }
 }
 
