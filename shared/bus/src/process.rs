@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FlockOperation, MemfdFlags, SealFlags};
@@ -55,6 +56,9 @@ impl Program {
     }
 }
 
+/// About ten seconds on a machine that is very busy.
+const SEAL_TRIES: u32 = 50;
+
 fn unpack() -> std::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Linux 6.3 and later want to hear that it will be executed; older ones do not know the flag.
@@ -63,10 +67,16 @@ fn unpack() -> std::io::Result<OwnedFd> {
     let mut file = File::from(memory);
     zstd::stream::copy_decode(COMPRESSED, &mut file)?;
     let memory = OwnedFd::from(file);
-    rustix::fs::fcntl_add_seals(
-        &memory,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    let mut tries = 0;
+    // A page that the kernel is still at work with makes it busy (memfd_wait_for_pins: after 150 ms of waiting).
+    while let Err(error) = rustix::fs::fcntl_add_seals(&memory, seals) {
+        tries += 1;
+        if error != rustix::io::Errno::BUSY || tries == SEAL_TRIES {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     Ok(memory)
 }
 
