@@ -150,6 +150,11 @@ def test_a_rolling_restart_fails_no_request(deployment: Deployment, sandbox: str
     assert kept == {"proxy", "nats", "postgres", "volumes", "pve-sim"}
 
 
+def guests_of(api: httpx.Client) -> list[dict[str, object]]:
+    """What is known of the cluster's guests, but whether they run: the cluster itself tells that seconds late."""
+    return [{key: value for key, value in guest.items() if key != "status"} for guest in api.get("/api/cluster/vms").json()["data"]]
+
+
 def test_database_and_secrets_are_all_there_is_to_keep(deployment: Deployment, sandbox: str) -> None:
     """As docs/deploy.md says: dump, lose the volumes of database and bus, restore. Changes the deployment: the last one."""
     deployment.settled()
@@ -158,7 +163,7 @@ def test_database_and_secrets_are_all_there_is_to_keep(deployment: Deployment, s
         made = api.post("/api/vms", json=order, timeout=120)
         assert made.status_code == 200, made.text
         before = api.get("/api/vms?limit=500").json()["data"]
-        guests = api.get("/api/cluster/vms").json()["data"]
+        guests = guests_of(api)
     dump = deployment.dir / "nimbus.dump"
     with open(dump, "wb") as out:
         subprocess.run(
@@ -181,7 +186,7 @@ def test_database_and_secrets_are_all_there_is_to_keep(deployment: Deployment, s
     with deployment.api() as api:
         key = lambda row: row["id"] if "id" in row else row["ID"]  # noqa: E731
         assert sorted(api.get("/api/vms?limit=500").json()["data"], key=key) == sorted(before, key=key)
-        assert api.get("/api/cluster/vms").json()["data"] == guests
+        assert guests_of(api) == guests
         made = api.post("/api/vms", json=order | {"hostname": fresh("after-restore")}, timeout=120)
         assert made.status_code == 200, made.text
     with nimbus.Nimbus(endpoint=deployment.base, tenant_id=TENANT, token=deployment.operator) as client:
